@@ -1,0 +1,204 @@
+"""The names that programs import: Pyro5.api's, and what is new.
+
+Nothing is imported before it is used, so that a plugin that is off is never loaded, and so that
+importing this module costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyroplug.core.call import Call, current_context
+    from pyroplug.core.client import Proxy
+    from pyroplug.core.daemon import DAEMON_NAME, Daemon, serve
+    from pyroplug.core.errors import (
+        CommunicationError,
+        ConfigError,
+        ConnectionClosedError,
+        ConnectionRefusedByPeer,
+        DaemonError,
+        MessageTooLargeError,
+        NamingError,
+        OverloadError,
+        PluginConflict,
+        PluginError,
+        ProtocolError,
+        PyroError,
+        RemoteError,
+        SecurityError,
+        SerializeError,
+        TimeoutError,
+        URIError,
+    )
+    from pyroplug.core.hookspecs import hookimpl
+    from pyroplug.core.kernel import Kernel, default_kernel
+    from pyroplug.core.members import expose
+    from pyroplug.core.plan import Steps
+    from pyroplug.core.plugins import PluginInfo
+    from pyroplug.core.settings import Schema, Setting, Settings
+    from pyroplug.core.stash import Stash, StashKey
+    from pyroplug.core.uri import URI
+    from pyroplug.core.tracebacks import excepthook, get_pyro_traceback
+    from pyroplug.plugins.daemonobject import DaemonObject
+    from pyroplug.plugins.instances import behavior
+    from pyroplug.plugins.oneway import oneway
+    from pyroplug.plugins.ping import ping
+
+    config: Settings
+    __version__: str
+
+__all__ = [
+    "DAEMON_NAME",
+    "URI",
+    "Call",
+    "CommunicationError",
+    "ConfigError",
+    "ConnectionClosedError",
+    "ConnectionRefusedByPeer",
+    "Daemon",
+    "DaemonError",
+    "DaemonObject",
+    "Kernel",
+    "MessageTooLargeError",
+    "NamingError",
+    "OverloadError",
+    "PluginConflict",
+    "PluginError",
+    "PluginInfo",
+    "ProtocolError",
+    "Proxy",
+    "PyroError",
+    "RemoteError",
+    "Schema",
+    "SecurityError",
+    "SerializeError",
+    "SerializerBase",
+    "Setting",
+    "Settings",
+    "Stash",
+    "StashKey",
+    "Steps",
+    "TimeoutError",
+    "URIError",
+    "__version__",
+    "behavior",
+    "config",
+    "current_context",
+    "default_kernel",
+    "excepthook",
+    "expose",
+    "get_pyro_traceback",
+    "hookimpl",
+    "oneway",
+    "ping",
+    "register_class_to_dict",
+    "register_dict_to_class",
+    "resolve",
+    "serve",
+    "unregister_class_to_dict",
+    "unregister_dict_to_class",
+]
+
+_HOMES: Mapping[str, str] = {
+    name: module
+    for module, names in {
+        "pyroplug.core.call": "Call current_context",
+        "pyroplug.core.client": "Proxy",
+        "pyroplug.core.daemon": "DAEMON_NAME Daemon serve",
+        "pyroplug.core.errors": "CommunicationError ConfigError ConnectionClosedError ConnectionRefusedByPeer "
+        "DaemonError MessageTooLargeError NamingError OverloadError PluginConflict PluginError ProtocolError "
+        "PyroError RemoteError SecurityError SerializeError TimeoutError URIError",
+        "pyroplug.core.hookspecs": "hookimpl",
+        "pyroplug.core.kernel": "Kernel default_kernel",
+        "pyroplug.core.members": "expose",
+        "pyroplug.core.plan": "Steps",
+        "pyroplug.core.plugins": "PluginInfo",
+        "pyroplug.core.settings": "Schema Setting Settings",
+        "pyroplug.core.stash": "Stash StashKey",
+        "pyroplug.core.tracebacks": "excepthook get_pyro_traceback",
+        "pyroplug.core.uri": "URI",
+        "pyroplug.plugins.daemonobject": "DaemonObject",
+        "pyroplug.plugins.instances": "behavior",
+        "pyroplug.plugins.oneway": "oneway",
+        "pyroplug.plugins.ping": "ping",
+    }.items()
+    for name in names.split()
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is not None:
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
+    if name == "config":
+        from pyroplug.core.kernel import default_kernel
+
+        return default_kernel().settings
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pyroplug")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def resolve(uri: str | URI) -> URI:
+    """The direct URI of what a URI of another kind (PYRONAME, PYROMETA, ...) stands for.
+
+    :raises URIError: it is no URI, or no plugin that is loaded resolves its kind
+    """
+    from pyroplug.core.kernel import default_kernel
+    from pyroplug.core.uri import URI
+
+    return default_kernel().resolve(URI(uri))
+
+
+def register_class_to_dict(clazz: type, converter: Callable[[Any], dict[str, Any]], serpent_too: bool = True) -> None:
+    """Say how objects of a class travel: ``converter(obj)`` returns a dict.
+
+    Holds for the default kernel; other kernels have ``kernel.types``.
+    """
+    from pyroplug.core.kernel import default_kernel
+
+    default_kernel().types.register_class_to_dict(clazz, converter, serpent_too)
+
+
+def unregister_class_to_dict(clazz: type) -> None:
+    """Undo :func:`register_class_to_dict`; unknown classes are ignored."""
+    from pyroplug.core.kernel import default_kernel
+
+    default_kernel().types.unregister_class_to_dict(clazz)
+
+
+def register_dict_to_class(classname: str, converter: Callable[[str, dict[str, Any]], Any]) -> None:
+    """Say what a dict with that ``__class__`` becomes on arrival: ``converter(classname, dict)``.
+
+    Be careful: whatever the converter does, a peer can have it done.
+    """
+    from pyroplug.core.kernel import default_kernel
+
+    default_kernel().types.register_dict_to_class(classname, converter)
+
+
+def unregister_dict_to_class(classname: str) -> None:
+    """Undo :func:`register_dict_to_class`; unknown names are ignored."""
+    from pyroplug.core.kernel import default_kernel
+
+    default_kernel().types.unregister_dict_to_class(classname)
+
+
+class SerializerBase:
+    """Pyro's place for the four converter functions."""
+
+    register_class_to_dict = staticmethod(register_class_to_dict)
+    unregister_class_to_dict = staticmethod(unregister_class_to_dict)
+    register_dict_to_class = staticmethod(register_dict_to_class)
+    unregister_dict_to_class = staticmethod(unregister_dict_to_class)

@@ -1,0 +1,147 @@
+"""A call: one object per request, made with it and dropped with it, on every path.
+
+``current_context`` is a view of the call that is running in this thread or task, by Pyro's names.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from .stash import Stash
+from .wire import FLAG_CORR_ID, NO_CORRELATION, Frame
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+__all__ = ["Call", "CallContext", "current_call", "current_context"]
+
+_NO_KWARGS: Mapping[str, Any] = {}
+
+current_call: ContextVar[Call | None] = ContextVar("pyroplug_call", default=None)
+"""The call being served in this context, or None."""
+
+
+class Call:
+    """One request, on either side.
+
+    The first group of attributes comes from the message, the second from its payload (after decoding),
+    the third is what the reply is made of.
+    """
+
+    # defaults on the class: a plain call assigns only what it has
+    annotations: Mapping[str, bytes] = {}
+    """What came with the request (server), or goes with it (client)."""
+    correlation: bytes = NO_CORRELATION
+    object_id: str = ""
+    method: str = ""
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = _NO_KWARGS
+    error: BaseException | None = None
+    reply_flags: int = 0
+    reply_annotations: dict[str, Any] | None = None
+    reply_correlation: bytes = NO_CORRELATION
+    wants_reply: bool = True
+    decode: Callable[[Call], tuple[str, str, Sequence[Any], Mapping[str, Any]]] | None = None
+    """Server: how to decode the payload instead of with the codec."""
+    invoke: Callable[[Call], Any] | None = None
+    """Server: what to run instead of the method."""
+    runner: Callable[[Callable[[], object]], None] | None = None
+    """Server: where to run the call when it is not to be waited for."""
+    _stash: Stash | None = None
+
+    def __init__(
+        self, connection: Any, plan: Plan, serializer_id: int, flags: int, seq: int, payload: Any
+    ) -> None:
+        self.connection = connection
+        self.plan = plan
+        self.serializer_id = serializer_id
+        self.flags = flags
+        self.seq = seq
+        self.payload = payload
+
+    @property
+    def stash(self) -> Stash:
+        """Typed storage for plugins, made when first used."""
+        if self._stash is None:
+            self._stash = Stash()
+        return self._stash
+
+    def take(self, frame: Frame) -> None:
+        """Take over what rarely comes with a message."""
+        self.annotations = frame.annotations
+        if frame.flags & FLAG_CORR_ID:
+            self.correlation = frame.correlation
+
+    def annotate(self, key: str, value: Any) -> None:
+        """Add an annotation to the reply."""
+        if self.reply_annotations is None:
+            self.reply_annotations = {}
+        self.reply_annotations[key] = value
+
+    def __repr__(self) -> str:
+        return f"<Call {self.object_id}.{self.method} seq={self.seq} flags={self.flags:#x}>"
+
+
+class CallContext:
+    """What a method can know of the call it serves; outside of calls everything is empty.
+
+    Right in threads, tasks and nested calls, because it reads a :class:`~contextvars.ContextVar`.
+    """
+
+    __slots__ = ()
+
+    @property
+    def client(self) -> Any:
+        """The connection of the caller, or None."""
+        call = current_call.get()
+        return call.connection if call else None
+
+    @property
+    def client_sock_addr(self) -> Any:
+        """The address of the caller as its socket gives it, or None."""
+        call = current_call.get()
+        return call.connection.peer_address if call else None
+
+    @property
+    def seq(self) -> int:
+        """The sequence number of the request (0..65535)."""
+        call = current_call.get()
+        return call.seq if call else 0
+
+    @property
+    def msg_flags(self) -> int:
+        """The header flags of the request."""
+        call = current_call.get()
+        return call.flags if call else 0
+
+    @property
+    def serializer_id(self) -> int:
+        """The wire id of the serializer of the request."""
+        call = current_call.get()
+        return call.serializer_id if call else 0
+
+    @property
+    def annotations(self) -> Mapping[str, bytes]:
+        """What came with the request: 4 character id to bytes."""
+        call = current_call.get()
+        return call.annotations if call else {}
+
+    @property
+    def correlation_id(self) -> uuid.UUID | None:
+        """The correlation id of the request; made now if the caller gave none."""
+        call = current_call.get()
+        if call is None:
+            return None
+        if call.correlation == NO_CORRELATION:
+            call.correlation = uuid.uuid4().bytes
+        return uuid.UUID(bytes=call.correlation)
+
+    def __repr__(self) -> str:
+        return f"<call context of {current_call.get()!r}>"
+
+
+current_context = CallContext()
+"""The call that is being served here and now."""

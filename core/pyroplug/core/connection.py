@@ -1,0 +1,622 @@
+"""Connections as state machines, one class for each side.
+
+::
+
+    NEW --CONNECT--> HELLO --accepted--> OPEN --shutdown--> DRAINING --> CLOSED
+     |                 |                   |                                ^
+     +-----------------+--refused, late, bad bytes, end of stream-----------+
+
+Handshake, limits, deadlines and clean-up live here and in no transport or server loop.  The server side
+does no I/O: bytes go in with :meth:`ServerConnection.receive`, tasks come out with
+:meth:`~ServerConnection.next_task`, and a task's ``run()`` gives the bytes to send.  The client side is
+the blocking one; it sends a request and waits for its reply.
+"""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from .call import Call
+from .dispatch import Request
+from .errors import (
+    CommunicationError,
+    ConnectionClosedError,
+    ConnectionRefusedByPeer,
+    LocalProtocolError,
+    ProtocolError,
+    PyroError,
+    RemoteError,
+    RemoteProtocolError,
+    SerializeError,
+    TimeoutError,
+)
+from .stash import Stash
+from .wire import (
+    CONNECT,
+    CONNECTFAIL,
+    CONNECTOK,
+    FLAG_CORR_ID,
+    FLAG_EXCEPTION,
+    FLAG_ONEWAY,
+    INVOKE,
+    MARSHAL_ID,
+    NO_CORRELATION,
+    RESULT,
+    Frame,
+    FrameReader,
+    Message,
+    encode,
+    marshalled_text,
+    read_marshalled_text,
+    send_all,
+)
+
+if TYPE_CHECKING:
+    from .interfaces import Buffer, Stream
+    from .plan import Plan
+    from .registry import Entry
+    from .settings import Settings
+
+__all__ = ["ClientConnection", "Endpoint", "ServerConnection", "State", "Task", "translate"]
+
+log = logging.getLogger("pyroplug.connection")
+
+RECEIVE_SIZE = 16 * 1024
+"""How much a client connection receives at once (bytes); larger replies get a buffer of their own."""
+
+_ITERATION_ENDS = ("StopIteration", "StopAsyncIteration", "GeneratorExit")
+
+
+class State(enum.Enum):
+    """Where a connection is in its life."""
+
+    NEW = "new"
+    HELLO = "hello"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Task(Protocol):
+    """Something to be run for a connection.  ``quick`` ones run no code of the program."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether a server loop may run it at once, however much else is running."""
+        ...
+
+    def run(self) -> Message | None:
+        """Do it; the bytes to send, if any.  Never raises."""
+        ...
+
+    def refuse(self, error: PyroError) -> Message | None:
+        """Do not do it; the bytes that say so, if any.  Never raises."""
+        ...
+
+
+class Endpoint(Protocol):
+    """What a server connection needs to know of its daemon."""
+
+    objects: Mapping[str, Entry]
+    settings: Settings
+    messages: Mapping[int, Callable[[ServerConnection, Frame], Message | None]]
+    """Handlers of further message types, after the handshake."""
+    base_plan: Plan
+    """What holds before the handshake."""
+
+    def greet(self, connection: ServerConnection, hello: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Validate a handshake and give the reply; whatever is raised refuses the client."""
+        ...
+
+    def bind(self, connection: Any) -> Plan:
+        """The plan of an accepted connection."""
+        ...
+
+    def opened(self, connection: ServerConnection) -> None:
+        """The connection was accepted; never raises."""
+        ...
+
+    def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
+        """The connection has ended; never raises; called once, also when it was never opened."""
+        ...
+
+
+def translate(error: BaseException, peer: str, doing: str) -> CommunicationError:
+    """What an operating system error means to a caller."""
+    if isinstance(error, builtins.TimeoutError):
+        return TimeoutError(f"{doing}: timeout, {peer} did not answer in time")
+    return ConnectionClosedError(f"{doing}: connection with {peer} lost: {error}")
+
+
+# ============================================================================= server side
+class ServerConnection:
+    """One client of a daemon.
+
+    ``closing`` tells the server loop to close the stream once what was returned has been sent.
+    ``stash`` is for plugins; programs may set attributes of their own.
+    """
+
+    side = "server"
+
+    def __init__(
+        self, endpoint: Endpoint, stream: Stream, *, handshake: bool = True, session: bool = True
+    ) -> None:
+        self.endpoint = endpoint
+        self.objects = endpoint.objects
+        self.settings = endpoint.settings
+        self.stream = stream
+        self.plan = endpoint.base_plan
+        self.stash = Stash()
+        self.closing = False
+        self.hang_up: Callable[[], None] = stream.close
+        """How to close the stream from any thread; the server loop puts its own way here."""
+        self.state = State.NEW
+        self.objectId = ""  # Pyro's name: the id in the CONNECT message
+        self.keep_open = not session
+        self._silent_peer_allowed = not handshake
+        limits = self.plan.limits
+        self.reader = FrameReader(limits.max_handshake_size, limits.max_annotations)
+        self.deadline = time.monotonic() + limits.handshake_timeout if limits.handshake_timeout else None
+        """When the handshake must be over (``time.monotonic()`` seconds); None once it is, or without limit."""
+
+    # ----------------------------------------------------------------- for server loops
+    def receive(self, data: bytes) -> None:
+        """Bytes have come."""
+        self.reader.feed(data)
+
+    def next_task(self) -> Task | None:
+        """What is to be done next, or None when more bytes are needed."""
+        if self.closing:
+            return None
+        try:
+            frame = self.reader.next_frame()
+        except ProtocolError as exc:
+            return self._refuse(exc)
+        if frame is None:
+            return None
+        if self.state is State.OPEN:
+            if frame.type == INVOKE:
+                request = Request(self, self.plan, frame.serializer_id, frame.flags, frame.seq, frame.payload)
+                if frame.flags & FLAG_CORR_ID or frame.annotations:
+                    request.take(frame)
+                return request
+            handler = self.endpoint.messages.get(frame.type)
+            if handler is not None:
+                return _MessageTask(self, handler, frame)
+        elif self.state is State.NEW:
+            if frame.type == CONNECT:
+                self.state = State.HELLO
+                return _Handshake(self, frame)
+            if frame.type == INVOKE and self._silent_peer_allowed:
+                # Pyro's own programs skip the handshake on sockets that the user connected
+                self.state = State.HELLO
+                return _Handshake(self, frame, implied=True)
+        return self._refuse(RemoteProtocolError(f"unexpected message type {frame.type} in state {self.state.value}"))
+
+    def expired(self) -> Task:
+        """The handshake took too long: what to do about it."""
+        return self._refuse(TimeoutError("receiving: timeout in the handshake"))
+
+    def drain(self) -> None:
+        """Take no further requests."""
+        if self.state is State.OPEN:
+            self.state = State.DRAINING
+        self.closing = True
+
+    def closed(self, error: BaseException | None = None) -> None:
+        """The stream has ended or is to end: close it and release everything.  Safe to call twice."""
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self.closing = True
+        self.stream.close()
+        self.endpoint.closed(self, error)
+
+    # ----------------------------------------------------------------- for plugins and programs
+    @property
+    def sock(self) -> Any:
+        """The socket underneath, or None."""
+        return self.stream.sock
+
+    @property
+    def peer(self) -> str:
+        """The client, as text."""
+        return self.stream.peer
+
+    @property
+    def peer_address(self) -> Any:
+        """What ``getpeername`` says, or the peer's text where there is no such thing."""
+        try:
+            return self.stream.sock.getpeername()
+        except (AttributeError, OSError):
+            return self.stream.peer
+
+    def getpeercert(self) -> Any:
+        """The client's TLS certificate as a dict, or None."""
+        try:
+            return self.stream.sock.getpeercert()
+        except (AttributeError, OSError, ValueError):
+            return None
+
+    def fileno(self) -> int:
+        """The descriptor of the stream, -1 once closed."""
+        return self.stream.fileno()
+
+    def close(self) -> None:
+        """Hang up on this client, from any thread."""
+        self.closing = True
+        self.hang_up()
+
+    def __repr__(self) -> str:
+        return f"<ServerConnection from {self.peer}, {self.state.value}>"
+
+    # ----------------------------------------------------------------- inside
+    def _refuse(self, error: PyroError) -> _Refusal:
+        self.closing = True
+        in_handshake = self.state in (State.NEW, State.HELLO)
+        log.warning("%s: %s%s", self.peer, "handshake refused: " if in_handshake else "", error)
+        # after the handshake Pyro closes without a word: an old client would take it for a reply
+        return _Refusal(str(error) if in_handshake else None)
+
+    def _opened(self) -> None:
+        self.plan = self.endpoint.bind(self)
+        self.reader.max_size = self.plan.limits.max_message_size
+        self.deadline = None
+        self.state = State.OPEN
+        self.endpoint.opened(self)
+
+
+class _Refusal:
+    """The last word to a client whose serializer is not known (yet): text in marshal format."""
+
+    quick = True
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text
+
+    def run(self) -> Message | None:
+        if self._text is None:
+            return None
+        return encode(CONNECTFAIL, MARSHAL_ID, 0, 0, marshalled_text(self._text))
+
+    def refuse(self, error: PyroError) -> Message | None:
+        return self.run()
+
+
+class _MessageTask:
+    """A message of a type that a plugin handles."""
+
+    quick = True
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        handler: Callable[[ServerConnection, Frame], Message | None],
+        frame: Frame,
+    ) -> None:
+        self._connection, self._handler, self._frame = connection, handler, frame
+
+    def run(self) -> Message | None:
+        try:
+            return self._handler(self._connection, self._frame)
+        except Exception:  # plugin code
+            log.exception("%s: handling a message of type %d failed", self._connection.peer, self._frame.type)
+            self._connection.closing = True
+            return None
+
+    def refuse(self, error: PyroError) -> Message | None:
+        return self.run()
+
+
+class _Handshake:
+    """CONNECT, or the first request of a peer that says no hello (``implied``)."""
+
+    quick = False  # validators are code of the program
+
+    def __init__(self, connection: ServerConnection, frame: Frame, implied: bool = False) -> None:
+        self._connection, self._frame, self._implied = connection, frame, implied
+
+    def run(self) -> Message | None:
+        connection, frame = self._connection, self._frame
+        codec = connection.plan.codecs.get(frame.serializer_id)
+        if codec is None:
+            accepted = ", ".join(sorted(connection.plan.names.values()))
+            return connection._refuse(
+                SerializeError(
+                    f"message used serializer that is not accepted: {frame.serializer_id} (accepted are: {accepted})"
+                )
+            ).run()
+        try:
+            hello = self._hello(codec)
+            connection.objectId = hello["object"]
+            reply = connection.endpoint.greet(connection, hello)
+            payload = codec.dumps(reply)
+            connection._opened()
+        except BaseException as exc:  # validators are user code; whatever they raise refuses the client
+            connection.closing = True
+            log.warning("%s: handshake refused: %s: %s", connection.peer, type(exc).__name__, exc)
+            text = str(exc) or type(exc).__name__
+            return encode(CONNECTFAIL, frame.serializer_id, 0, frame.seq, codec.dumps(text))
+        if self._implied:
+            request = Request(
+                connection, connection.plan, frame.serializer_id, frame.flags, frame.seq, frame.payload
+            )
+            request.take(frame)
+            return request.run()
+        flags = frame.flags & FLAG_CORR_ID
+        return encode(CONNECTOK, frame.serializer_id, flags, frame.seq, payload, None, frame.correlation)
+
+    def refuse(self, error: PyroError) -> Message | None:
+        return self._connection._refuse(error).run()
+
+    def _hello(self, codec: Any) -> Mapping[str, Any]:
+        connection, frame = self._connection, self._frame
+        payload = frame.payload
+        for bit, inflate in connection.plan.inflaters.items():
+            if frame.flags & bit:
+                payload = inflate(payload, connection.plan.limits.max_handshake_size)
+        if self._implied:
+            # such a peer has proven nothing: the validators see what a client says that was told nothing
+            return {"handshake": "hello", "object": codec.loads_call(payload)[0]}
+        hello = codec.loads(payload)
+        if not isinstance(hello, dict) or "handshake" not in hello or not isinstance(hello.get("object"), str):
+            raise RemoteProtocolError("invalid handshake: expected a dict with 'handshake' and 'object'")
+        return hello
+
+
+# ============================================================================= client side
+class ClientConnection:
+    """One connection to a daemon, used by one call at a time (its owner holds a lock).
+
+    ``busy`` is true from the first byte of a request to the last of its reply.  A connection that is busy
+    after a call has ended (by an error, or Ctrl-C) cannot be used any more: what comes next may be anything.
+    """
+
+    side = "client"
+
+    def __init__(
+        self, stream: Stream, plan: Plan, serializer_id: int, settings: Settings, *, owns_stream: bool = True
+    ) -> None:
+        self.stream = stream
+        self.settings = settings
+        self.serializer_id = serializer_id
+        self.seq = 0
+        self.stash = Stash()
+        self.owns_stream = owns_stream
+        self.timeout: float | None = None
+        self.busy = False
+        self._buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self.reader = FrameReader(plan.limits.max_message_size, plan.limits.max_annotations)
+        self.use(plan)
+
+    def use(self, plan: Plan) -> None:
+        """Use this plan from now on."""
+        self.plan = plan
+        self.codec = plan.codecs[self.serializer_id]
+        self._plain = not (plan.before_send or plan.after_reply or plan.payload)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """How long a call may take from now on (seconds; None: no limit)."""
+        if seconds != self.timeout:
+            self.stream.settimeout(seconds)
+            self.timeout = seconds
+
+    @property
+    def peer(self) -> str:
+        """The server, as text."""
+        return self.stream.peer
+
+    def close(self) -> None:
+        """Hang up."""
+        self.stream.close()
+
+    # ----------------------------------------------------------------- the handshake
+    def hello(self, hello: Mapping[str, Any], annotations: Mapping[str, bytes], seq: int) -> Mapping[str, Any]:
+        """Send CONNECT and wait for the answer.
+
+        :raises ConnectionRefusedByPeer: the server said no, and why
+        """
+        self.seq = seq
+        payload = self.codec.dumps(hello)
+        self._send(encode(CONNECT, self.serializer_id, 0, seq, payload, annotations))
+        frame = self._receive()
+        if frame.type == CONNECTFAIL:
+            reason = self._reason(frame)
+            raise ConnectionRefusedByPeer(f"connection to {self.peer} rejected: {reason}", reason)
+        if frame.type != CONNECTOK:
+            raise RemoteProtocolError(f"{self.peer} answered the handshake with message type {frame.type}")
+        if frame.serializer_id != self.serializer_id:
+            raise SerializeError(f"invalid serializer in handshake response of {self.peer}: {frame.serializer_id}")
+        welcome = self.codec.loads(self._inflated(frame))
+        if not isinstance(welcome, dict) or "handshake" not in welcome:
+            raise RemoteProtocolError(f"{self.peer} sent an invalid handshake response")
+        return welcome
+
+    def _reason(self, frame: Frame) -> str:
+        if frame.serializer_id == self.serializer_id:
+            return str(self.codec.loads(self._inflated(frame)))
+        if frame.serializer_id == MARSHAL_ID:
+            return read_marshalled_text(frame.payload)
+        raise SerializeError(f"invalid serializer in handshake response of {self.peer}: {frame.serializer_id}")
+
+    # ----------------------------------------------------------------- calls
+    def call(self, object_id: str, method: str, args: Any, kwargs: Any, flags: int = 0, raw: bool = False) -> Any:
+        """Make a call and wait for its result.
+
+        Errors before anything is sent (a value that cannot be encoded, a message too large) leave the
+        connection usable; any other communication error makes it unusable, and the owner must close it.
+        """
+        payload = self.codec.dumps_call(object_id, method, args, kwargs)
+        if self._plain and not raw:
+            return self.exchange(payload, flags, method=method)
+        call = Call(self, self.plan, self.serializer_id, flags, 0, payload)
+        call.object_id, call.method, call.args, call.kwargs = object_id, method, args, kwargs
+        for step in self.plan.before_send:
+            step(call)
+        for payload_filter in self.plan.payload:
+            changed = payload_filter.encode(payload)
+            if changed is not None:
+                call.payload = payload = changed
+                call.flags |= payload_filter.flag
+        return self.exchange(
+            call.payload, call.flags, call.annotations, call.correlation, call=call, method=method, raw=raw
+        )
+
+    def exchange(
+        self,
+        payload: Buffer,
+        flags: int,
+        annotations: Mapping[str, bytes] | None = None,
+        correlation: bytes = NO_CORRELATION,
+        *,
+        call: Call | None = None,
+        method: str = "",
+        raw: bool = False,
+    ) -> Any:
+        """Send an encoded request; receive and decode the reply, unless the flags say that none comes."""
+        seq = (self.seq + 1) & 0xFFFF
+        if correlation is not NO_CORRELATION:
+            flags |= FLAG_CORR_ID
+        message = encode(
+            INVOKE,
+            self.serializer_id,
+            flags,
+            seq,
+            payload,
+            annotations,
+            correlation,
+            self.plan.limits.max_message_size,
+        )
+        if self.busy:
+            raise LocalProtocolError("this connection is in the middle of another call (of the same thread)")
+        self.seq = seq
+        self.busy = True
+        self._send(message)
+        if flags & FLAG_ONEWAY:
+            self.busy = False
+            return None
+        frame = self._receive()
+        if frame.type != RESULT or frame.seq != seq:
+            raise RemoteProtocolError(
+                f"{self.peer} sent message type {frame.type} with sequence {frame.seq}, expected the reply to {seq}"
+            )
+        self.busy = False
+        if call is not None:
+            call.reply_annotations = dict(frame.annotations)
+            call.reply_correlation = frame.corr_id
+            for step in self.plan.after_reply:
+                step(call)
+        if raw:
+            return frame
+        return self._value(frame, call, method)
+
+    def send(self, message: Message) -> None:
+        """Send a message that plugins made."""
+        self._send(message)
+
+    def receive(self) -> Frame:
+        """The next message, for plugins with message types of their own."""
+        return self._receive()
+
+    def _value(self, frame: Frame, call: Call | None, method: str) -> Any:
+        if frame.serializer_id != self.serializer_id:
+            self._foreign_serializer(frame)
+        flags = frame.flags & ~FLAG_CORR_ID
+        if not flags:
+            return self.codec.loads(frame.payload)
+        value = self.codec.loads(self._inflated(frame))
+        plan = self.plan
+        for bit, handler in plan.reply_flags.items():
+            if flags & bit:
+                if call is None:
+                    call = Call(self, plan, self.serializer_id, 0, frame.seq, None)
+                    call.reply_annotations = dict(frame.annotations)
+                    call.method = method
+                call.reply_flags = flags
+                return handler(call, value)
+        if flags & FLAG_EXCEPTION:
+            self._raise(value, method)
+        return value
+
+    def _raise(self, value: Any, method: str) -> NoReturn:
+        if isinstance(value, dict):
+            value = self.plan.from_dict(value)
+        if not isinstance(value, Exception):
+            value = RemoteError(type(value).__qualname__, (value,))
+        if type(value).__name__ in _ITERATION_ENDS and not method.endswith("next__"):
+            # would silently end a loop or generator of the caller that has nothing to do with it (PEP 479)
+            end, value = value, RuntimeError(f"remote method {method} raised {type(value).__name__}")
+            value._pyroTraceback = getattr(end, "_pyroTraceback", None)
+            value.__cause__ = end
+        try:
+            raise value
+        finally:
+            del value  # no reference cycle through this frame
+
+    def _foreign_serializer(self, frame: Frame) -> NoReturn:
+        codec = self.plan.codecs.get(frame.serializer_id)
+        if frame.flags & FLAG_EXCEPTION and codec is not None:
+            self._raise(codec.loads(self._inflated(frame)), "")  # the server refused our serializer, and says so
+        raise SerializeError(f"invalid serializer in response: {frame.serializer_id}")
+
+    def _inflated(self, frame: Frame) -> Buffer:
+        payload = frame.payload
+        for bit, inflate in self.plan.inflaters.items():
+            if frame.flags & bit:
+                payload = inflate(payload, self.plan.limits.max_message_size)
+        return payload
+
+    # ----------------------------------------------------------------- bytes
+    def _send(self, message: Message) -> None:
+        try:
+            send = self.stream.send
+            if type(message) is bytes:
+                sent = send(message)
+                if sent < len(message):
+                    send_all(send, (memoryview(message)[sent:],))
+            else:
+                send_all(send, message)
+        except OSError as exc:
+            raise translate(exc, self.peer, "sending") from exc
+
+    def _receive(self) -> Frame:
+        reader = self.reader
+        stream = self.stream
+        expires: float | None = None
+        if reader.partial:
+            frame = reader.next_frame()
+            if frame is not None:
+                return frame
+        try:
+            while True:
+                target = reader.writable()
+                if target is None:
+                    count = stream.recv_into(self._buffer)
+                    reader.feed(bytes(self._buffer[:count]))
+                else:
+                    count = stream.recv_into(target)
+                    reader.wrote(count)
+                if not count:
+                    raise ConnectionClosedError(
+                        f"receiving: connection with {self.peer} was closed by the other side"
+                    )
+                frame = reader.next_frame()
+                if frame is not None:
+                    if expires is not None:
+                        stream.settimeout(self.timeout)
+                    return frame
+                if self.timeout is not None:
+                    # the timeout is for the reply as a whole, not for each piece of it
+                    if expires is None:
+                        expires = time.monotonic() + self.timeout
+                    left = expires - time.monotonic()
+                    if left <= 0:
+                        raise TimeoutError(f"receiving: timeout, the reply of {self.peer} was not complete in time")
+                    stream.settimeout(left)
+        except OSError as exc:
+            raise translate(exc, self.peer, "receiving") from exc

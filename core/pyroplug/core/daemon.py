@@ -1,0 +1,483 @@
+"""The daemon: publishes objects at a location and has a server loop run their calls."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .call import current_call
+from .client import Proxy
+from .connection import ServerConnection
+from .errors import ConfigError, DaemonError, PluginError, PyroError
+from .interfaces import Listener, Stream
+from .kernel import Kernel, default_kernel
+from .registry import Entry, JoinedEntry, ObjectEntry, ProvidedEntry, Registry, WeakEntry
+from .stash import Stash
+from .uri import CONNECTED_SOCKET, URI
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+__all__ = ["DAEMON_NAME", "Daemon", "serve"]
+
+log = logging.getLogger("pyroplug.daemon")
+
+DAEMON_NAME = "Pyro.Daemon"
+"""The object id under which every daemon answers questions about itself."""
+
+
+def _always() -> bool:
+    return True
+
+
+class Daemon:
+    """Publishes objects and serves the calls that come for them.
+
+    :param host: where to listen, a name or address (default: HOST, which is localhost)
+    :param port: TCP port, 0 for any free one
+    :param unixsocket: path of a Unix socket to use in place of host and port
+    :param nathost: the host to write into URIs, where it differs from the one bound (NATHOST)
+    :param natport: likewise the port, 0 for the one bound (NATPORT)
+    :param interface: class of the object ``Pyro.Daemon``
+    :param connected_socket: serve just the peer of this socket; it is never closed by the daemon
+    :param kernel: whose plugins and settings to use (default: the default kernel)
+    :param options: further arguments that a transport knows
+    :raises DaemonError: the location cannot be used
+    :raises ValueError: arguments that exclude each other
+    """
+
+    def __init__(
+        self,
+        host: Any = None,
+        port: int = 0,
+        unixsocket: str | None = None,
+        nathost: Any = None,
+        natport: int | None = None,
+        interface: type | None = None,
+        connected_socket: Any = None,
+        *,
+        kernel: Kernel | None = None,
+        **options: Any,
+    ) -> None:
+        self.kernel = kernel or default_kernel()
+        settings = self.kernel.settings
+        self.stash = Stash()
+        self.interface = interface
+        self._registry = Registry()
+        self._endpoint = _Endpoint(self)
+        self._loop_thread: int | None = None
+        self._loop_ended = threading.Event()
+        self._loop_ended.set()
+        self._shutting_down = False
+        self._closed = False
+        self._lock = threading.RLock()
+        self._listeners: tuple[Listener, ...] = ()
+        self.methodcall_error_handler: Callable[..., None] | None = None
+        """Called as (daemon, client address, method, args, kwargs, exception) for each exception of a method."""
+
+        if connected_socket is not None:
+            if host or port or unixsocket or nathost or natport:
+                raise ValueError("with connected_socket no other location can be given")
+            self.locationStr = f"{CONNECTED_SOCKET}:0"
+            self.natLocationStr = None
+        else:
+            if nathost is None and not unixsocket:
+                nathost = getattr(settings, "NATHOST", None)
+            if natport is None and nathost is not None:
+                natport = getattr(settings, "NATPORT", 0)
+            if nathost is not None and unixsocket:
+                raise ValueError("nathost cannot be used with unixsocket")
+            if (nathost is None) != (natport is None):
+                raise ValueError("natport can only be given with nathost, and the reverse")
+            self._listeners = self._listen(host=host, port=port, unixsocket=unixsocket, **options)
+            self.locationStr = self._listeners[0].location
+            self.natLocationStr = self._nat_location(nathost, natport)
+        try:
+            self._add_system_objects()
+            self.transportServer = self.kernel.server_factory().create(self._endpoint, settings)
+            for listener in self._listeners:
+                self.transportServer.add_listener(listener)
+            if connected_socket is not None:
+                self.transportServer.add_stream(self.kernel.given_stream(connected_socket, server_side=True))
+        except BaseException:
+            for listener in self._listeners:
+                listener.close()
+            raise
+
+    # ----------------------------------------------------------------- where
+    natLocationStr: str | None
+    locationStr: str
+
+    def _listen(self, **options: Any) -> tuple[Listener, ...]:
+        found = []
+        for transport in self.kernel.transports.values():
+            listener = transport.listen(options, self.kernel.settings)
+            if listener is not None:
+                found.append(listener)
+        if len(found) != 1:
+            for listener in found:
+                listener.close()
+            given = ", ".join(f"{key}={value!r}" for key, value in options.items() if value is not None)
+            what = "no transport that is loaded can" if not found else "more than one transport would"
+            raise ConfigError(f"{what} listen for {given}; loaded: {', '.join(sorted(self.kernel.transports))!r}")
+        return tuple(getattr(found[0], "members", found))
+
+    def _nat_location(self, nathost: Any, natport: int | None) -> str | None:
+        if nathost is None:
+            return None
+        host = str(nathost)
+        port = natport or URI(f"PYRO:x@{self.locationStr}").port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def uriFor(self, objectOrId: Any = None, nat: bool = True) -> URI:
+        """The URI of an object that is registered here, or for any object id.
+
+        :param nat: use the published location, if there is one, and not the one bound
+        :raises DaemonError: the object is not registered here
+        """
+        object_id = objectOrId
+        if not isinstance(objectOrId, str):
+            object_id = self._registry.id_of(objectOrId)
+            if object_id is None:
+                raise DaemonError("object isn't registered in this daemon")
+        location = (self.natLocationStr if nat else None) or self.locationStr
+        return URI(f"PYRO:{object_id}@{location}")
+
+    def proxyFor(self, objectOrId: Any, nat: bool = True) -> Proxy:
+        """A proxy for an object that is registered here; it knows the members already."""
+        uri = self.uriFor(objectOrId, nat)
+        entry = self._registry.objects.get(uri.object)
+        if entry is None:
+            raise DaemonError(f"object isn't registered in this daemon: {uri.object}")
+        proxy = Proxy(uri, kernel=self.kernel)
+        metadata = entry.members.metadata()
+        if metadata["methods"] or metadata["attrs"]:
+            proxy._pyroGetMetadata(known_metadata=metadata)
+        return proxy
+
+    # ----------------------------------------------------------------- what
+    @property
+    def objectsById(self) -> dict[str, Any]:
+        """What is registered, by id; classes as classes, weak ones as long as they live."""
+        return {object_id: entry.target for object_id, entry in list(self._registry.objects.items())}
+
+    def register(self, obj_or_class: Any, objectId: str | None = None, force: bool = False, weak: bool = False) -> URI:
+        """Publish an object, or a class whose instances the daemon makes.
+
+        :param objectId: text without blanks; ``obj_`` and 32 hex digits if not given
+        :param force: replace what is registered under that id, and do not mind an id the object has already
+        :param weak: do not keep the object alive; it is unregistered when it goes
+        :returns: its URI
+        :raises DaemonError: the id is taken, or the object is registered already
+        :raises TypeError: the id is no text, or ``weak`` was asked for a class or an object that cannot be
+            referred to weakly
+        """
+        self._check_open()
+        if objectId is None:
+            objectId = f"obj_{uuid.uuid4().hex}"
+        elif not isinstance(objectId, str):
+            raise TypeError(f"objectId must be a text or None, not {type(objectId).__name__}")
+        elif not objectId or any(c.isspace() for c in objectId):
+            raise DaemonError(f"object ids cannot be empty or have blanks: {objectId!r}")
+        is_class = isinstance(obj_or_class, type)
+        cls = obj_or_class if is_class else type(obj_or_class)
+        members = self.kernel.members_of(cls)
+        if not members.methods and not members.properties:
+            warnings.warn(
+                f"class {cls.__qualname__} doesn't expose anything: no method of it can be called remotely; "
+                f"did you forget @expose?",
+                UserWarning,
+                stacklevel=2,
+            )
+        entry: Entry
+        if is_class:
+            if weak:
+                raise TypeError("a class cannot be registered weakly")
+            provider = self.kernel.hooks.instances(cls, self.kernel)
+            if provider is None:
+                raise PluginError(
+                    f"class {cls.__qualname__} cannot be registered: no plugin that is loaded makes instances of "
+                    f"it (plugin 'instances'); register an object instead"
+                )
+            entry = ProvidedEntry(objectId, members, cls, provider)
+        elif weak:
+            entry = WeakEntry(objectId, members, obj_or_class, self._registry.remove)
+        else:
+            entry = ObjectEntry(objectId, members, obj_or_class)
+        self._registry.add(entry, force)
+        try:
+            obj_or_class._pyroId = objectId
+            obj_or_class._pyroDaemon = weakref.proxy(self)
+        except (AttributeError, TypeError):
+            pass  # takes no attributes: the registry knows it all the same
+        return self.uriFor(objectId)
+
+    def unregister(self, objectOrId: Any) -> None:
+        """Take an object, a class, or whatever has that id, off the daemon.
+
+        Calls that are running go on.  The daemon's own object stays.
+
+        :raises DaemonError: that object is not registered here
+        """
+        if objectOrId is None:
+            raise ValueError("object or objectid argument expected")
+        object_id = objectOrId if isinstance(objectOrId, str) else self._registry.id_of(objectOrId)
+        if object_id is None:
+            raise DaemonError("object isn't registered in this daemon")
+        if object_id == DAEMON_NAME:
+            return
+        self._registry.remove(object_id)
+        if not isinstance(objectOrId, str):
+            _forget_marks(objectOrId)
+
+    def resetMetadataCache(self, objectOrId: Any, nat: bool = True) -> None:
+        """Look at the class of a registered object again, because it was changed."""
+        entry = self._registry.objects.get(self.uriFor(objectOrId, nat).object)
+        if entry is not None:
+            self.kernel.forget_members(entry.members.cls)
+            entry.use(self.kernel.members_of(entry.members.cls))
+
+    def _add_system_objects(self) -> None:
+        parts: dict[str, list[Any]] = {}
+        for offered in self.kernel.hooks.system_objects(self):
+            for object_id, target in offered.items():
+                parts.setdefault(object_id, []).append(target)
+        for object_id, targets in parts.items():
+            entries = [ObjectEntry(object_id, self.kernel.members_of(type(target)), target) for target in targets]
+            self._registry.add(entries[0] if len(entries) == 1 else JoinedEntry(object_id, entries))
+
+    # ----------------------------------------------------------------- when
+    def requestLoop(self, loopCondition: Callable[[], bool] = _always) -> None:
+        """Serve in this thread until :meth:`shutdown` is called or ``loopCondition()`` is false.
+
+        :raises PyroError: the daemon was closed
+        """
+        self._check_open()
+        self._loop_thread = threading.get_ident()
+        self._loop_ended.clear()
+        try:
+            self.transportServer.run(loopCondition)
+        finally:
+            self._loop_thread = None
+            if self._shutting_down:
+                self.close()
+            self._loop_ended.set()
+
+    def events(self, eventsockets: Iterable[Any]) -> None:
+        """Handle the sockets (of ``sockets``) that a foreign event loop found ready; never waits."""
+        self._check_open()
+        self.transportServer.events(eventsockets)
+
+    @property
+    def sockets(self) -> list[Any]:
+        """What a foreign event loop must watch for reading; ask again in each round."""
+        return self.transportServer.sockets
+
+    @property
+    def sock(self) -> Any:
+        """The listening socket, or None."""
+        return self._listeners[0].sock if self._listeners else None
+
+    @property
+    def selector(self) -> Any:
+        """The selector of the server loop, if it has one."""
+        return getattr(self.transportServer, "selector", None)
+
+    def combine(self, daemon: Any) -> None:
+        """Serve another daemon (or anything with ``sockets`` and ``events``) in this daemon's loop.
+
+        :raises TypeError: the server loop cannot do that
+        """
+        self.transportServer.combine(getattr(daemon, "transportServer", daemon))
+
+    def shutdown(self) -> None:
+        """Stop serving and close; from any thread, a signal handler or a remote call.
+
+        Calls that run get SHUTDOWN_TIMEOUT seconds to finish.  When this returns nothing answers any more,
+        unless it was called by one of those calls or inside the loop: these end first.
+        """
+        self._shutting_down = True
+        self.transportServer.shutdown()
+        call = current_call.get()
+        if self._loop_thread == threading.get_ident() or (call and call.connection.endpoint is self._endpoint):
+            if self._loop_thread is None:
+                # a foreign event loop drives us, and the call that asked for this is still to be answered
+                threading.Thread(target=self.close, name="pyroplug-shutdown", daemon=True).start()
+            return
+        self._loop_ended.wait(self.kernel.settings.SHUTDOWN_TIMEOUT + 1)
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening, hang up on every client, end every thread.  A closed daemon is of no more use."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self.transportServer.close()
+        for listener in self._listeners:
+            listener.close()
+        for entry in list(self._registry.objects.values()):
+            _forget_marks(entry.target)
+        self._registry.clear()
+        self.kernel.hooks.daemon_closed(self)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PyroError("this daemon was closed; make a new one")
+
+    def __enter__(self) -> Daemon:
+        self._check_open()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._registry.objects)} objects"
+        return f"<{type(self).__module__}.{type(self).__name__} at 0x{id(self):x}; {self.locationStr}; {state}>"
+
+    # ----------------------------------------------------------------- to be overridden
+    def validateHandshake(self, conn: ServerConnection, data: Any) -> Any:
+        """Override: let a client in by returning a value for it, or raise to refuse it.
+
+        ``data`` is the client's ``_pyroHandshake``.  The text of what is raised is sent to the client.
+        """
+        return "hello"
+
+    def clientDisconnect(self, conn: ServerConnection) -> None:
+        """Override: a client has gone, in whatever way."""
+
+    def housekeeping(self) -> None:
+        """Override: called about every POLLTIMEOUT seconds while the daemon serves."""
+
+    def annotations(self) -> dict[str, bytes]:
+        """Override: annotations for every reply."""
+        return {}
+
+    @staticmethod
+    def serveSimple(
+        objects: Mapping[Any, str | None],
+        host: Any = None,
+        port: int = 0,
+        daemon: Daemon | None = None,
+        ns: bool = True,
+        verbose: bool = True,
+    ) -> None:
+        """Publish objects and serve; see :func:`serve`."""
+        serve(objects, host, port, daemon, ns, verbose)
+
+
+class _Endpoint:
+    """What connections and server loops see of a daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.objects = daemon._registry.objects
+        self.messages = daemon.kernel.wire.messages
+        self.settings = daemon.kernel.settings
+        self.base_plan = daemon.kernel.server_plan()
+        self._layers = daemon.kernel.hooks.stream_layers("server", None, daemon.kernel)
+
+    @property
+    def daemon(self) -> Daemon:
+        """The daemon itself, for plugins."""
+        return self._daemon
+
+    # ----------------------------------------------------------------- for server loops
+    def connection(self, stream: Stream) -> ServerConnection:
+        self.base_plan = self._daemon.kernel.server_plan()
+        return ServerConnection(self, stream, handshake=not getattr(stream, "given", False))
+
+    def wrap(self, stream: Stream) -> Stream:
+        for layer in self._layers:
+            stream = layer.wrap(stream, server_side=True)
+        return stream
+
+    def housekeeping(self) -> None:
+        daemon = self._daemon
+        isolated("housekeeping", daemon.housekeeping)
+        daemon.kernel.hooks.housekeeping(daemon, time.monotonic())
+
+    # ----------------------------------------------------------------- for connections
+    def greet(self, connection: ServerConnection, hello: Mapping[str, Any]) -> Mapping[str, Any]:
+        daemon = self._daemon
+        reply = {"handshake": daemon.validateHandshake(connection, hello["handshake"])}
+        for more in daemon.kernel.hooks.validate_handshake(connection, hello):
+            reply.update(more)
+        if hello["object"] not in self.objects:
+            # last: only who was let in may know which objects there are
+            raise DaemonError(f"unknown object: {hello['object']}")
+        return reply
+
+    def bind(self, connection: Any) -> Plan:
+        return self._daemon.kernel.bind(connection)
+
+    def opened(self, connection: ServerConnection) -> None:
+        self._daemon.kernel.hooks.opened(connection)
+
+    def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
+        isolated("clientDisconnect", self._daemon.clientDisconnect, connection)
+        self._daemon.kernel.hooks.closed(connection, error)
+
+
+def isolated(what: str, function: Callable[..., Any], *args: Any) -> None:
+    """Run code of the program whose failure must not spread."""
+    try:
+        function(*args)
+    except Exception:
+        log.exception("%s failed", what)
+
+
+def _forget_marks(target: Any) -> None:
+    for name in ("_pyroId", "_pyroDaemon"):
+        try:
+            delattr(target, name)
+        except (AttributeError, TypeError):
+            pass  # never had it, or takes no attributes
+
+
+def serve(
+    objects: Mapping[Any, str | None],
+    host: Any = None,
+    port: int = 0,
+    daemon: Daemon | None = None,
+    use_ns: bool = True,
+    verbose: bool = True,
+) -> None:
+    """Publish objects (or classes) and serve until the daemon is shut down.
+
+    :param objects: what to publish, and each one's name or None
+    :param host: see :class:`Daemon`; only without ``daemon``
+    :param port: see :class:`Daemon`; only without ``daemon``
+    :param daemon: a daemon to use; it is not closed in the end
+    :param use_ns: register the names in the name server; without it they become the object ids
+    :param verbose: print the URI of each object
+    :raises PluginError: ``use_ns`` without a plugin that knows name servers
+    """
+    own = daemon is None
+    if daemon is None:
+        daemon = Daemon(host, port)
+    elif host is not None or port:
+        raise ValueError("host and port can only be given without daemon")
+    try:
+        publish = daemon.kernel.publisher if use_ns else None
+        if use_ns and publish is None:
+            raise PluginError("use_ns=True needs a plugin that knows name servers (plugin 'naming'); or use_ns=False")
+        if verbose:
+            print(f"Pyro daemon running on {daemon.locationStr}")
+        for target, name in objects.items():
+            uri = daemon.register(target, None if publish else name)
+            if publish and name:
+                publish(name, uri)
+            if verbose:
+                print(f"{name or target!r}: {uri}")
+        daemon.requestLoop()
+    finally:
+        if own:
+            daemon.close()

@@ -1,0 +1,178 @@
+"""The server side of a call: from the bytes of a request to the bytes of its reply.
+
+Nothing here knows a feature.  What plugins want done stands in the connection's plan, as tuples and
+dicts that are empty when nobody wants anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from .call import Call, current_call
+from .errors import DaemonError, MessageTooLargeError, PyroError, SerializeError
+from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, NO_CORRELATION, RESULT, Message, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .interfaces import Codec
+
+__all__ = ["Request", "invoke", "plain_traceback"]
+
+log = logging.getLogger("pyroplug.dispatch")
+
+
+def plain_traceback(exc: BaseException) -> list[str]:
+    """The lines of the usual traceback, causes and notes included."""
+    lines = traceback.format_exception(type(exc), exc, exc.__traceback__)
+    return [line + "\n" for entry in lines for line in entry.splitlines()]
+
+
+def invoke(call: Call, object_id: str, method: str, args: Any, kwargs: Any) -> Any:
+    """Run one method; every call, plain or not, ends here.
+
+    :raises DaemonError: there is no such object
+    :raises AttributeError: there is no such member, or it is not exposed
+    """
+    entry = call.connection.objects.get(object_id)
+    if entry is None:
+        raise DaemonError(f"unknown object: {object_id}")
+    if entry.dynamic:
+        function = entry.table[method]
+        instance = entry.instance(call.connection)
+        return function(instance, *args, **kwargs)
+    return entry.table[method](*args, **kwargs)
+
+
+class Request(Call):
+    """A call on the server side.  :meth:`run` does it all and never raises."""
+
+    quick = False
+
+    def run(self) -> Message | None:
+        """Decode, call, and encode the reply; None when nothing is to be sent (now)."""
+        plan = self.plan
+        if self.flags & plan.flag_mask:
+            try:
+                self._apply_flags()
+            except BaseException as exc:
+                return self._failed(exc)
+            if self.runner is not None:
+                self.runner(self.execute)
+                return None
+        return self.execute()
+
+    def refuse(self, error: PyroError) -> Message | None:
+        """Answer with an error instead of calling anything."""
+        if self.flags & self.plan.flag_mask:
+            try:
+                self._apply_flags()  # tells whether a reply is wanted
+            except Exception:
+                log.exception("a refused request could not be looked at")
+        return self._failed(error)
+
+    def execute(self) -> Message | None:
+        """The call itself, in whatever thread it is to run."""
+        plan = self.plan
+        token = current_call.set(self)
+        try:
+            for step in plan.on_received:
+                step(self)
+            codec = plan.codecs.get(self.serializer_id)
+            if codec is None:
+                raise self._unknown_serializer()
+            decoded = codec.loads_call(self.payload) if self.decode is None else self.decode(self)
+            self.payload = None  # the arguments may be large; nobody needs their bytes any more
+            self.object_id, self.method, self.args, self.kwargs = decoded
+            result = invoke(self, *decoded) if self.invoke is None else self.invoke(self)
+            if plan.results is not None:
+                adapter = plan.results[type(result)]
+                if adapter is not None:
+                    result = adapter(self, result)
+            if not self.wants_reply:
+                return None
+            for step in plan.before_reply:
+                step(self)
+            return self._encode(codec, result, 0)
+        except BaseException as exc:  # whatever user code raises, even SystemExit, is answered
+            return self._failed(exc)
+        finally:
+            current_call.reset(token)
+
+    def _apply_flags(self) -> None:
+        plan = self.plan
+        for bit, inflate in plan.inflaters.items():
+            if self.flags & bit:
+                self.payload = inflate(self.payload, plan.limits.max_message_size)
+                self.flags &= ~bit
+        for bit, handler in plan.flags.items():
+            if self.flags & bit:
+                handler(self)
+
+    def _encode(self, codec: Codec, value: Any, flags: int) -> Message:
+        plan = self.plan
+        payload: bytes = codec.dumps(value)
+        flags |= self.reply_flags
+        for payload_filter in plan.payload:
+            changed = payload_filter.encode(payload)
+            if changed is not None:
+                payload = changed
+                flags |= payload_filter.flag
+        correlation = self.correlation
+        if correlation is not NO_CORRELATION:
+            flags |= FLAG_CORR_ID
+        return encode(
+            RESULT,
+            self.serializer_id,
+            flags,
+            self.seq,
+            payload,
+            self.reply_annotations,
+            correlation,
+            plan.limits.max_message_size,
+        )
+
+    def _failed(self, exc: BaseException) -> Message | None:
+        """The reply for an exception; whatever else goes wrong, there is one."""
+        plan = self.plan
+        self.error = exc
+        self.reply_flags = 0
+        for hook in plan.on_error:
+            _isolated(hook, self, exc)
+        try:
+            lines = (plan.format_traceback or plain_traceback)(exc)
+        except Exception:
+            log.exception("the traceback of a failed call could not be formatted")
+            lines = plain_traceback(exc)
+        exc.__traceback__ = None  # frames keep arguments and this call alive
+        if not self.wants_reply:
+            log.warning("oneway call of %s.%s failed: %r", self.object_id, self.method, exc)
+            return None
+        codec = plan.codecs.get(self.serializer_id)
+        if codec is None:
+            self.serializer_id, codec = min(plan.codecs.items())
+        try:
+            for step in plan.before_reply:
+                step(self)
+            return self._encode(codec, plan.error_to_dict(exc, lines), FLAG_EXCEPTION)
+        except Exception as why:
+            # the exception carries something that cannot travel: describe it instead
+            self.reply_annotations = None
+            if isinstance(why, MessageTooLargeError):
+                lines = lines[:1] + lines[-1:]
+            return self._encode(codec, plan.describe_error(exc, lines, str(why)), FLAG_EXCEPTION)
+
+    def _unknown_serializer(self) -> SerializeError:
+        accepted = ", ".join(sorted(self.plan.names.values()))
+        return SerializeError(
+            f"message used serializer that is not accepted: {self.serializer_id} (accepted are: {accepted})"
+        )
+
+
+def _isolated(hook: Callable[[Call, BaseException], None], call: Call, exc: BaseException) -> None:
+    try:
+        hook(call, exc)
+    except Exception:
+        log.exception("error hook %r failed; the call's reply is not affected", hook)

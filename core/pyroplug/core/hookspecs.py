@@ -1,0 +1,323 @@
+"""The hooks that plugins implement.
+
+Nothing here is called per request.  The hooks run once per kernel (R), once per class or object (O),
+once per connection (C), or periodically (P), and *return* what is to be used later.
+
+Unless a hook says otherwise: every plugin may implement it, all implementations run in the order of
+plugin dependencies and then names, and an exception propagates to whoever started the operation.
+An implementation may leave out parameters that it does not need.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .connection import ServerConnection
+    from .interfaces import InstanceProvider, Layer, Serializer, ServerLoopFactory, Stream, Transport
+    from .kernel import Kernel, WireRegister
+    from .members import Members
+    from .plan import Steps
+    from .proxy import ProxyBase
+    from .settings import Schema
+    from .types import TypeTable
+    from .uri import URI
+
+__all__ = ["PROJECT", "HookSpecs", "Hooks", "hookimpl", "hookspec", "wrap_stream"]
+
+PROJECT = "pyroplug"
+
+log = logging.getLogger("pyroplug.plugins")
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as the implementation of the hook with its name."""
+
+
+class HookSpecs:
+    """The specifications; see each hook for when it is called and what becomes of the results."""
+
+    # ------------------------------------------------------------------ R: once per kernel
+    @hookspec
+    def pyro_settings(self, schema: Schema) -> None:
+        """R1. Declare settings with ``schema.add(Setting(...))``.
+
+        Called while the kernel is made, before any value is known.  Two plugins declaring one name are a
+        PluginConflict.
+        """
+
+    @hookspec
+    def pyro_configure(self, kernel: Kernel) -> None:
+        """R2. Check settings, open files.
+
+        Called once all plugins are loaded and the settings have their values.  Raise ConfigError to refuse.
+        """
+
+    @hookspec
+    def pyro_unconfigure(self, kernel: Kernel) -> None:
+        """R3. Release what ``pyro_configure`` acquired.
+
+        Called when the kernel is closed; failures are logged and do not stop the others.
+        """
+
+    @hookspec
+    def pyro_serializers(self) -> Iterable[Serializer]:
+        """R4. Offer serializers.
+
+        Called while the kernel is made.  Results are merged by name and by wire id; duplicates are a
+        PluginConflict.
+        """
+
+    @hookspec
+    def pyro_transports(self) -> Iterable[Transport]:
+        """R5. Offer transports.
+
+        Called while the kernel is made.  Results are merged by scheme; duplicates are a PluginConflict.
+        """
+
+    @hookspec
+    def pyro_servers(self) -> Iterable[ServerLoopFactory]:
+        """R6. Offer server loops for the setting SERVERTYPE.
+
+        Called while the kernel is made.  Results are merged by name; duplicates are a PluginConflict.
+        """
+
+    @hookspec
+    def pyro_reserve(self, wire: WireRegister) -> None:
+        """R7. Claim header flag bits, message types and annotation ids.
+
+        Called while the kernel is made.  A claim that is taken is a PluginConflict naming both plugins.
+        """
+
+    @hookspec
+    def pyro_types(self, types: TypeTable) -> None:
+        """R8. Register how classes travel.
+
+        Called while the kernel is made, and never again: the table may be changed later by the program.
+        """
+
+    @hookspec
+    def pyro_client_policies(self, kernel: Kernel) -> Iterable[Callable[[ProxyBase, str, Exception, int], bool]]:
+        """R10. Offer policies for failed calls.
+
+        Called while the kernel is made.  ``policy(proxy, method, error, attempt)`` runs when a call failed
+        with a communication error; the first that returns True has the call made again (``attempt`` counts
+        from 1).
+        """
+
+    @hookspec(firstresult=True)
+    def pyro_resolve(self, uri: URI, kernel: Kernel) -> URI | None:
+        """R9. Turn a URI whose protocol is not PYRO into one that is.
+
+        Called when a proxy connects or ``resolve`` is used.  The first result that is not None is taken;
+        return None for protocols of others.
+        """
+
+    # ------------------------------------------------------------------ O: once per class, object or daemon
+    @hookspec
+    def pyro_describe(self, cls: type, members: Members, kernel: Kernel) -> None:
+        """O1. Add to, mark or remove remote members of a class.
+
+        Called when a class (or the first object of it) is registered with a kernel; the result is kept.
+        """
+
+    @hookspec(firstresult=True)
+    def pyro_instances(self, cls: type, kernel: Kernel) -> InstanceProvider | None:
+        """O2. Say where the instances of a registered class come from.
+
+        Called when a class is registered.  The first result that is not None is taken; with none the
+        registration fails.
+        """
+
+    @hookspec
+    def pyro_bind_method(self, cls: type, name: str, members: Members) -> Callable[[Callable[..., Any]], Any] | None:
+        """O3. Wrap a remote method.
+
+        Called for each method when its class is described.  The results are functions that take the
+        callable and return another; they are folded into one, the first plugin being outermost.
+        """
+
+    @hookspec
+    def pyro_system_objects(self, daemon: Any) -> Mapping[str, Any]:
+        """O4. Offer objects that every daemon has.
+
+        Called when a daemon is made.  Results are merged by object id; several plugins may give objects
+        for one id, whose members are then joined (a member offered twice is a PluginConflict).
+        """
+
+    @hookspec
+    def pyro_daemon_closed(self, daemon: Any) -> None:
+        """O5. A daemon was closed: end what was started for it.
+
+        Every implementation is isolated: failures are logged.
+        """
+
+    # ------------------------------------------------------------------ C: once per connection
+    @hookspec
+    def pyro_stream_layers(self, side: str, uri: URI | None, kernel: Kernel) -> Iterable[Layer]:
+        """C1. Wrap the streams of a connection.
+
+        Called when a client connects (``side`` is "client") and once per listener or given socket of a
+        daemon ("server").  The layers are sorted by their order.
+        """
+
+    @hookspec
+    def pyro_hello(self, proxy: ProxyBase, hello: dict[str, Any], annotations: dict[str, bytes]) -> None:
+        """C2. Add to what a client says first.
+
+        Called before CONNECT is sent.  ``hello`` has "handshake" and "object"; old peers ignore
+        annotations they do not know, but not further keys.
+        """
+
+    @hookspec
+    def pyro_validate_handshake(
+        self, connection: ServerConnection, hello: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """C3. Let a client in, or raise to refuse it.
+
+        Called on the server when CONNECT has come.  All validators run and all must agree: any exception
+        refuses, its text goes to the client.  The mappings returned are merged into the reply.
+        """
+
+    @hookspec
+    def pyro_validate_welcome(self, proxy: ProxyBase, welcome: Mapping[str, Any]) -> None:
+        """C4. Accept the server's answer, or raise to hang up.
+
+        Called on the client when CONNECTOK has come.
+        """
+
+    @hookspec
+    def pyro_bind(self, connection: Any) -> Steps | None:
+        """C5. Say what is to be done for the calls of this connection.
+
+        Called after the handshake, on both sides; ``connection.side`` is "client" or "server".
+        """
+
+    @hookspec
+    def pyro_opened(self, connection: ServerConnection) -> None:
+        """C6. A connection of a daemon is ready for calls.
+
+        Every implementation is isolated: failures are logged.
+        """
+
+    @hookspec
+    def pyro_closed(self, connection: ServerConnection, error: BaseException | None) -> None:
+        """C6. A connection of a daemon has ended, in whatever way; called exactly once for each opened one.
+
+        Every implementation is isolated: failures are logged.
+        """
+
+    # ------------------------------------------------------------------ P: periodically
+    @hookspec
+    def pyro_housekeeping(self, daemon: Any, now: float) -> None:
+        """P1. Look after things that end by themselves.
+
+        Called about every POLLTIMEOUT seconds while the daemon runs; ``now`` is ``time.monotonic()``.
+        Every implementation is isolated: failures are logged.
+        """
+
+
+class Hooks:
+    """The typed front of the plugin manager: one method per hook, so that type checkers see both ends."""
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self._hook = manager.hook
+
+    def settings(self, schema: Schema) -> None:
+        """R1."""
+        self._hook.pyro_settings(schema=schema)
+
+    def configure(self, kernel: Kernel) -> None:
+        """R2."""
+        self._hook.pyro_configure(kernel=kernel)
+
+    def types(self, types: TypeTable) -> None:
+        """R8."""
+        self._hook.pyro_types(types=types)
+
+    def client_policies(self, kernel: Kernel) -> list[Callable[[ProxyBase, str, Exception, int], bool]]:
+        """R10, flattened."""
+        return [policy for result in _given(self._hook.pyro_client_policies(kernel=kernel)) for policy in result]
+
+    def resolve(self, uri: URI, kernel: Kernel) -> URI | None:
+        """R9."""
+        return cast("URI | None", self._hook.pyro_resolve(uri=uri, kernel=kernel))
+
+    def describe(self, cls: type, members: Members, kernel: Kernel) -> None:
+        """O1."""
+        self._hook.pyro_describe(cls=cls, members=members, kernel=kernel)
+
+    def instances(self, cls: type, kernel: Kernel) -> InstanceProvider | None:
+        """O2."""
+        return cast("InstanceProvider | None", self._hook.pyro_instances(cls=cls, kernel=kernel))
+
+    def bind_method(self, cls: type, name: str, members: Members) -> list[Callable[[Callable[..., Any]], Any]]:
+        """O3, without the plugins that had nothing to say."""
+        return _given(self._hook.pyro_bind_method(cls=cls, name=name, members=members))
+
+    def stream_layers(self, side: str, uri: URI | None, kernel: Kernel) -> list[Layer]:
+        """C1, in order."""
+        results = _given(self._hook.pyro_stream_layers(side=side, uri=uri, kernel=kernel))
+        return sorted((layer for result in results for layer in result), key=lambda layer: layer.order)
+
+    def hello(self, proxy: ProxyBase, hello: dict[str, Any], annotations: dict[str, bytes]) -> None:
+        """C2."""
+        self._hook.pyro_hello(proxy=proxy, hello=hello, annotations=annotations)
+
+    def validate_handshake(self, connection: ServerConnection, hello: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """C3."""
+        return _given(self._hook.pyro_validate_handshake(connection=connection, hello=hello))
+
+    def validate_welcome(self, proxy: ProxyBase, welcome: Mapping[str, Any]) -> None:
+        """C4."""
+        self._hook.pyro_validate_welcome(proxy=proxy, welcome=welcome)
+
+    def system_objects(self, daemon: Any) -> list[Mapping[str, Any]]:
+        """O4."""
+        return _given(self._hook.pyro_system_objects(daemon=daemon))
+
+    def daemon_closed(self, daemon: Any) -> None:
+        """O5; each implementation isolated."""
+        self._isolated("pyro_daemon_closed", daemon=daemon)
+
+    def bind(self, connection: Any) -> list[Steps]:
+        """C5."""
+        return _given(self._hook.pyro_bind(connection=connection))
+
+    def opened(self, connection: ServerConnection) -> None:
+        """C6; each implementation isolated."""
+        self._isolated("pyro_opened", connection=connection)
+
+    def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
+        """C6; each implementation isolated."""
+        self._isolated("pyro_closed", connection=connection, error=error)
+
+    def housekeeping(self, daemon: Any, now: float) -> None:
+        """P1; each implementation isolated."""
+        self._isolated("pyro_housekeeping", daemon=daemon, now=now)
+
+    def _isolated(self, hook: str, **arguments: Any) -> None:
+        for implementation in reversed(getattr(self._hook, hook).get_hookimpls()):
+            try:
+                implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except Exception:
+                log.exception("plugin %r failed in %s", implementation.plugin_name, hook)
+
+
+def _given(results: list[Any]) -> list[Any]:
+    return [result for result in results if result is not None]
+
+
+def wrap_stream(stream: Stream, layers: Iterable[Layer], *, server_side: bool) -> Stream:
+    """``stream`` with all layers put around it; closed when one of them fails."""
+    try:
+        for layer in layers:
+            stream = layer.wrap(stream, server_side=server_side)
+    except BaseException:
+        stream.close()
+        raise
+    return stream

@@ -1,0 +1,144 @@
+"""The one place where plugins and calls meet.
+
+Plugins return :class:`Steps` when a connection is bound; the kernel compiles them, with what was reserved
+at load time, into one :class:`Plan`.  A call reads the plan and never asks a plugin manager anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .interfaces import Buffer, Codec
+
+__all__ = ["Adapters", "Inflater", "Limits", "PayloadFilter", "Plan", "Steps"]
+
+Inflater = Callable[["Buffer", int], "Buffer"]
+"""``inflate(data, max_size)``: undo a payload filter; must refuse results over ``max_size`` bytes."""
+
+
+class PayloadFilter(Protocol):
+    """Changes payload bytes on their way out; the undoing is reserved with the flag bit."""
+
+    @property
+    def flag(self) -> int:
+        """The reserved header flag that tells the peer."""
+        ...
+
+    def encode(self, data: bytes) -> bytes | None:
+        """The other form, or None to leave this message as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a plugin wants to have done for the calls of one connection.  Every field costs only where used.
+
+    The functions get the :class:`~pyroplug.core.call.Call`.  One that raises makes the call fail with
+    that error, except those of ``on_error``, whose failures are logged.
+    """
+
+    before_send: Callable[[Call], None] | None = None
+    """Client: before a request is encoded."""
+    after_reply: Callable[[Call], None] | None = None
+    """Client: when the reply has come, before its value is decoded."""
+    on_received: Callable[[Call], None] | None = None
+    """Server: when a request has come, before it is decoded."""
+    before_reply: Callable[[Call], None] | None = None
+    """Server: before a reply is encoded; ``call.error`` tells an exception."""
+    flags: Mapping[int, Callable[[Call], None]] = field(default_factory=dict)
+    """Server: run when a request has that reserved header flag; may change how the call is decoded or run."""
+    reply_flags: Mapping[int, Callable[[Call, Any], Any]] = field(default_factory=dict)
+    """Client: run when a reply has that flag; gets the decoded value, returns the one to deliver."""
+    results: Sequence[tuple[type, Callable[[Call, Any], Any]]] = ()
+    """Server: adapters of return values by type (subclasses too)."""
+    payload: PayloadFilter | None = None
+    """Both sides: for what is sent."""
+    on_error: Callable[[Call, BaseException], None] | None = None
+    """Server: told of each exception that a method raised."""
+    format_traceback: Callable[[BaseException], list[str]] | None = None
+    """Server: how the remote traceback is made; the first plugin that has one wins."""
+
+
+class Adapters(dict[type, "Callable[[Call, Any], Any] | None"]):
+    """Result adapters by exact type; misses search the base classes once and are remembered."""
+
+    def __init__(self, adapters: Iterable[tuple[type, Callable[[Call, Any], Any]]]) -> None:
+        super().__init__()
+        self._known = tuple(adapters)
+
+    def __missing__(self, kind: type) -> Callable[[Call, Any], Any] | None:
+        found = next((adapter for known, adapter in self._known if issubclass(kind, known)), None)
+        self[kind] = found
+        return found
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection tolerates; sizes in bytes, times in seconds (None: no limit)."""
+
+    max_message_size: int
+    max_handshake_size: int
+    max_annotations: int
+    handshake_timeout: float | None
+    idle_timeout: float | None
+    stall_timeout: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a connection needs to know to handle a call: plain tuples and dicts."""
+
+    codecs: Mapping[int, Codec]
+    """Accepted serializers by wire id."""
+    names: Mapping[int, str]
+    """Their names, for error texts."""
+    limits: Limits
+    error_to_dict: Callable[[BaseException, list[str]], Any]
+    """How an exception travels, with the lines of its traceback."""
+    describe_error: Callable[[BaseException, list[str], str], Any]
+    """How an exception travels that cannot be encoded, and why it cannot."""
+    from_dict: Callable[[Mapping[str, Any]], Any]
+    """The object that a tagged dict stands for."""
+    inflaters: Mapping[int, Inflater] = field(default_factory=dict)
+    before_send: tuple[Callable[[Call], None], ...] = ()
+    after_reply: tuple[Callable[[Call], None], ...] = ()
+    on_received: tuple[Callable[[Call], None], ...] = ()
+    before_reply: tuple[Callable[[Call], None], ...] = ()
+    flags: Mapping[int, Callable[[Call], None]] = field(default_factory=dict)
+    reply_flags: Mapping[int, Callable[[Call, Any], Any]] = field(default_factory=dict)
+    results: Adapters | None = None
+    payload: tuple[PayloadFilter, ...] = ()
+    on_error: tuple[Callable[[Call, BaseException], None], ...] = ()
+    format_traceback: Callable[[BaseException], list[str]] | None = None
+    flag_mask: int = 0
+    """The request flags that need anything at all."""
+
+    def extended(self, steps: Iterable[Steps]) -> Plan:
+        """A plan with the plugins' steps compiled in."""
+        steps = list(steps)
+        flags = _merge(step.flags for step in steps)
+        adapters = [pair for step in steps for pair in step.results]
+        formatters = [step.format_traceback for step in steps if step.format_traceback]
+        return replace(
+            self,
+            before_send=tuple(s.before_send for s in steps if s.before_send),
+            after_reply=tuple(s.after_reply for s in steps if s.after_reply),
+            on_received=tuple(s.on_received for s in steps if s.on_received),
+            before_reply=tuple(s.before_reply for s in steps if s.before_reply),
+            flags=flags,
+            reply_flags=_merge(step.reply_flags for step in steps),
+            results=Adapters(adapters) if adapters else None,
+            payload=tuple(s.payload for s in steps if s.payload),
+            on_error=tuple(s.on_error for s in steps if s.on_error),
+            format_traceback=formatters[0] if formatters else None,
+            flag_mask=sum(flags) | sum(self.inflaters),
+        )
+
+
+def _merge(maps: Iterable[Mapping[int, Any]]) -> dict[int, Any]:
+    # two plugins cannot have the same flag: reservation at load time refused that
+    return {bit: handler for mapping in maps for bit, handler in mapping.items()}

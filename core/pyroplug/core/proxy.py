@@ -1,0 +1,577 @@
+"""The client side of a call: a stand-in whose methods run somewhere else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .connection import ClientConnection
+from .errors import CommunicationError, ConnectionClosedError, PyroError, SerializeError
+from .members import is_private
+from .uri import CONNECTED_SOCKET, URI
+from .wire import FLAG_ONEWAY
+
+if TYPE_CHECKING:
+    from .interfaces import Stream
+    from .plan import Plan
+
+__all__ = ["ClientRuntime", "ProxyBase", "RemoteMethod"]
+
+log = logging.getLogger("pyroplug.proxy")
+
+RECONNECT_DELAY = 2.0
+"""Seconds between the tries of ``_pyroReconnect`` (as in Pyro)."""
+
+# names that the interpreter, inspect, copy, numpy and others look for on any object they meet: never worth
+# a connection, and answering them would let a server take part in what happens in this process
+_PROBED = frozenset(
+    f"__{name}__"
+    for name in (
+        "wrapped signature text_signature objclass set_name mro_entries class_getitem length_hint index int float "
+        "complex fspath await aiter anext get set delete file path loader spec all origin args parameters html "
+        "dataclass_fields attrs_attrs pydantic_serializer dict slots annotations type_params isabstractmethod "
+        "torch_function jax_array prepare instancecheck conform getnewargs_ex getinitargs"
+    ).split()
+)
+
+
+class ClientRuntime(Protocol):
+    """What a proxy needs of its kernel."""
+
+    @property
+    def settings(self) -> Any:
+        """The settings."""
+        ...
+
+    @property
+    def policies(self) -> Sequence[Callable[[ProxyBase, str, Exception, int], bool]]:
+        """What to do about failed calls."""
+        ...
+
+    @property
+    def metadata_source(self) -> tuple[str, str] | None:
+        """Object id and method that tell the members of an object, for servers that do not tell by themselves."""
+        ...
+
+    def serializer_id(self, name: str) -> int:
+        """The wire id of a serializer that is loaded (or can be: one named here is opted in)."""
+        ...
+
+    def is_safe_serializer(self, name: str) -> bool:
+        """Whether a serializer is loaded and safe to use because a peer says so."""
+        ...
+
+    def resolve(self, uri: URI) -> URI:
+        """A URI that says where the object is."""
+        ...
+
+    def connect(self, uri: URI, timeout: float | None) -> Stream:
+        """A stream to that place."""
+        ...
+
+    def given_stream(self, sock: Any, *, server_side: bool) -> Stream:
+        """A stream over a socket of the user's."""
+        ...
+
+    def client_plan(self) -> Plan:
+        """What holds before the handshake."""
+        ...
+
+    def hello(self, proxy: ProxyBase, hello: dict[str, Any], annotations: dict[str, bytes]) -> None:
+        """Let plugins add to the handshake."""
+        ...
+
+    def welcome(self, proxy: ProxyBase, welcome: Mapping[str, Any]) -> None:
+        """Let plugins check and read the server's answer."""
+        ...
+
+    def bind(self, connection: Any) -> Plan:
+        """The plan after the handshake."""
+        ...
+
+
+class RemoteMethod:
+    """A method of a remote object; calling it makes the call."""
+
+    __slots__ = ("_name", "_proxy")
+
+    def __init__(self, proxy: ProxyBase, name: str) -> None:
+        self._proxy = proxy
+        self._name = name
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._proxy._pyroInvoke(self._name, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"remote methods have no attributes: '{self._name}.{name}' would reach into another object; "
+            f"offer a method for it on the server"
+        )
+
+    @property
+    def __name__(self) -> str:
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"<RemoteMethod {self._name} of {self._proxy._pyroUri}>"
+
+
+class ProxyBase:
+    """A remote object: calls, results, exceptions, properties, indexing and ``len`` look like local ones.
+
+    Nothing is connected before the first use.  Any number of threads may share a proxy; their calls wait
+    for each other on its one connection.  Names starting with an underscore stay local.
+
+    ``_pyroTimeout`` (seconds, None: no limit; COMMTIMEOUT) limits each call; ``_pyroSerializer`` (None:
+    SERIALIZER), ``_pyroHandshake`` (any value the server's validator wants), ``_pyroMaxRetries`` (MAX_RETRIES) and
+    ``_pyroOneway`` (names of methods whose replies nobody wants) may be set too.
+    """
+
+    # on the class: what holds for an object whose __init__ did not get that far
+    _pyroConnection: ClientConnection | None = None
+    _pyroMethods: Set[str] = frozenset()
+    _pyroAttrs: Set[str] = frozenset()
+    _pyroOneway: Set[str] = frozenset()
+    _pyroUri: URI
+    _pyroKernel: ClientRuntime
+    _pyroHandshake: Any
+    _pyroMaxRetries: int
+    _pyroRawWireResponse: bool
+    _pyroLocalSocket: Any
+    _pyroMetadataKnown: bool
+
+    def __init__(self, uri: str | URI, connected_socket: Any = None, *, kernel: ClientRuntime | None = None) -> None:
+        """Make a proxy.
+
+        :param uri: where the object is; with ``connected_socket`` just the object's name
+        :param connected_socket: a socket that is connected to a daemon already; never closed by the proxy
+        :param kernel: whose plugins and settings to use; the default kernel if not given
+        :raises URIError: the text is no URI
+        """
+        kernel = kernel or self._pyroDefaultKernel()
+        if connected_socket is not None:
+            uri = URI.build("PYRO", str(uri), None, CONNECTED_SOCKET, 0)
+        self._pyroSetup(URI(uri), kernel, connected_socket)
+        kernel.serializer_id(self._pyroSerializer or kernel.settings.SERIALIZER)
+
+    def _pyroDefaultKernel(self) -> ClientRuntime:
+        raise PyroError("a ProxyBase needs a kernel; pyroplug.api.Proxy has a default one")
+
+    def _pyroSetup(self, uri: URI, kernel: ClientRuntime, connected_socket: Any = None) -> None:
+        settings = kernel.settings
+        self.__dict__.update(
+            _pyroUri=uri,
+            _pyroKernel=kernel,
+            _pyroConnection=None,
+            _pyroLock=threading.RLock(),
+            _pyroMethods=set(),
+            _pyroAttrs=set(),
+            _pyroOneway=set(),
+            _pyroMetadataKnown=False,
+            _pyroHandshake="hello",
+            _pyroMaxRetries=getattr(settings, "MAX_RETRIES", 0),
+            _pyroRawWireResponse=False,
+            _pyroLocalSocket=None,
+            _pyroGivenSocket=connected_socket,
+            _pyroLastSeq=0,
+            _pyroTimeoutValue=settings.COMMTIMEOUT or None,
+            _pyroSerializerName=None,
+        )
+
+    # ----------------------------------------------------------------- calling
+    def __getattr__(self, name: str) -> Any:
+        # only for names that are no attributes of this object
+        if name in self._pyroMethods:
+            return RemoteMethod(self, name)
+        return self._pyroMember(name)
+
+    def _pyroMember(self, name: str) -> Any:
+        if (is_private(name) or name in _PROBED or name.startswith("__array")) and name not in self._pyroMethods:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if not self._pyroMetadataKnown:
+            self._pyroGetMetadata()
+        if name in self._pyroAttrs:
+            return self._pyroInvoke("__getattr__", (name,), {})
+        if name in self._pyroMethods or not self._pyroMetadataKnown:
+            return RemoteMethod(self, name)
+        raise AttributeError(f"remote object '{self._pyroUri}' has no exposed attribute or method '{name}'")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+            return
+        if not self._pyroMetadataKnown:
+            self._pyroGetMetadata()
+        if name in self._pyroAttrs or not self._pyroMetadataKnown:
+            self._pyroInvoke("__setattr__", (name, value), {})
+            return
+        raise AttributeError(f"remote object '{self._pyroUri}' has no exposed attribute '{name}'")
+
+    def _pyroInvoke(
+        self, methodname: str, vargs: Sequence[Any], kwargs: Mapping[str, Any], flags: int = 0, objectId: str | None = None
+    ) -> Any:
+        """Make one remote call.
+
+        :raises CommunicationError: the connection failed; it is closed, the next call opens a new one
+        """
+        lock = self._pyroLock
+        with lock:
+            try:
+                connection = self._pyroConnection
+                if connection is None:
+                    connection = self._pyroConnect()
+                if methodname in self._pyroOneway:
+                    flags |= FLAG_ONEWAY
+                return connection.call(
+                    objectId or self._pyroUri.object, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
+                )
+            except BaseException as exc:
+                # a connection that stopped in the middle of a call is of no more use
+                lost = connection is None or connection.busy
+                if lost:
+                    self._pyroDrop()
+                if not lost or not isinstance(exc, CommunicationError):
+                    raise
+                error = exc
+        return self._pyroTryAgain(error, methodname, vargs, kwargs, flags, objectId)
+
+    def _pyroTryAgain(
+        self,
+        error: CommunicationError,
+        methodname: str,
+        vargs: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        flags: int,
+        objectId: str | None,
+    ) -> Any:
+        policies = self._pyroKernel.policies
+        attempt = 1
+        while any(policy(self, methodname, error, attempt) for policy in policies):
+            attempt += 1
+            with self._pyroLock:
+                connection = None
+                try:
+                    connection = self._pyroConnection or self._pyroConnect()
+                    return connection.call(
+                        objectId or self._pyroUri.object, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
+                    )
+                except BaseException as exc:
+                    lost = connection is None or connection.busy
+                    if lost:
+                        self._pyroDrop()
+                    if not lost or not isinstance(exc, CommunicationError):
+                        raise
+                    error = exc
+        try:
+            raise error
+        finally:
+            del error
+
+    # ----------------------------------------------------------------- the connection
+    def _pyroBind(self) -> bool:
+        """Connect now, and keep the resolved URI; False when it was connected already."""
+        with self._pyroLock:
+            if self._pyroConnection is not None:
+                return False
+            self._pyroConnect(replace_uri=True)
+            return True
+
+    def _pyroConnect(self, replace_uri: bool = False) -> ClientConnection:
+        kernel = self._pyroKernel
+        settings = kernel.settings
+        uri = self._pyroUri
+        resolved = uri if uri.protocol == "PYRO" else kernel.resolve(uri)
+        timeout = self._pyroTimeout
+        if self._pyroGivenSocket is not None:
+            stream = kernel.given_stream(self._pyroGivenSocket, server_side=False)
+            handshake = bool(getattr(settings, "PAIR_HANDSHAKE", True))
+        else:
+            stream = kernel.connect(resolved, _shorter(timeout, settings.CONNECT_TIMEOUT))
+            handshake = True
+        try:
+            serializer = kernel.serializer_id(self._pyroSerializer or settings.SERIALIZER)
+            connection = ClientConnection(
+                stream, kernel.client_plan(), serializer, settings, owns_stream=self._pyroGivenSocket is None
+            )
+            connection.settimeout(_shorter(timeout, settings.HANDSHAKE_TIMEOUT))
+            if handshake:
+                self._pyroGreet(connection, resolved)
+            else:
+                connection.seq = self._pyroLastSeq
+            connection.use(kernel.bind(connection))
+            connection.settimeout(timeout)
+        except BaseException:
+            stream.close()
+            raise
+        self.__dict__["_pyroConnection"] = connection
+        if replace_uri:
+            self.__dict__["_pyroUri"] = resolved
+        try:
+            self.__dict__["_pyroLocalSocket"] = stream.sock.getsockname()
+        except (AttributeError, OSError):
+            self.__dict__["_pyroLocalSocket"] = None
+        return connection
+
+    def _pyroGreet(self, connection: ClientConnection, uri: URI) -> None:
+        hello: dict[str, Any] = {"handshake": self._pyroHandshake, "object": uri.object}
+        annotations: dict[str, bytes] = {}
+        self._pyroKernel.hello(self, hello, annotations)
+        try:
+            welcome = connection.hello(hello, annotations, self._pyroLastSeq)
+        except ConnectionClosedError as exc:
+            raise CommunicationError(f"cannot connect to {uri.location}: {exc}") from exc
+        self._pyroKernel.welcome(self, welcome)
+        self._pyroValidateHandshake(welcome["handshake"])
+
+    def _pyroValidateHandshake(self, response: Any) -> None:
+        """Called with the value that the server's validator returned; override it and raise to hang up."""
+
+    def _pyroDrop(self) -> None:
+        connection = self.__dict__.get("_pyroConnection")
+        if connection is not None:
+            self.__dict__["_pyroConnection"] = None
+            self.__dict__["_pyroLastSeq"] = connection.seq
+            connection.close()
+
+    def _pyroRelease(self) -> None:
+        """Close the connection; the proxy stays usable and connects again when used."""
+        with self._pyroLock:
+            self._pyroDrop()
+
+    def _pyroReconnect(self, tries: int = 100000000) -> None:
+        """Close the connection and connect again, trying up to ``tries`` times, 2 seconds apart.
+
+        :raises ConnectionClosedError: out of tries
+        """
+        self._pyroRelease()
+        while tries > 0:
+            try:
+                self._pyroBind()
+                return
+            except CommunicationError as exc:
+                tries -= 1
+                log.debug("reconnecting to %s failed, %d tries left: %s", self._pyroUri, tries, exc)
+                if tries > 0:
+                    time.sleep(RECONNECT_DELAY)
+        raise ConnectionClosedError(f"could not reconnect to {self._pyroUri}: tries exhausted")
+
+    def _pyroClaimOwnership(self) -> None:
+        """Nothing: a proxy may be used by any thread (Pyro5 programs call this)."""
+
+    # ----------------------------------------------------------------- metadata
+    def _pyroGetMetadata(self, objectId: str | None = None, known_metadata: Mapping[str, Any] | None = None) -> None:
+        """Learn the remote members: by connecting, or from ``known_metadata``, or by asking the daemon."""
+        if known_metadata is not None:
+            self._pyroProcessMetadata(known_metadata)
+            return
+        with self._pyroLock:
+            if self._pyroConnection is None:
+                self._pyroConnect()
+            if self._pyroMetadataKnown and objectId is None:
+                return
+            source = self._pyroKernel.metadata_source
+            if source is not None:
+                system_object, method = source
+                object_id = objectId or self._pyroUri.object
+                self._pyroProcessMetadata(self._pyroInvoke(method, [object_id], {}, objectId=system_object))
+
+    def _pyroProcessMetadata(self, metadata: Mapping[str, Iterable[str]]) -> None:
+        self.__dict__.update(
+            _pyroMethods=set(metadata.get("methods", ())),
+            _pyroAttrs=set(metadata.get("attrs", ())),
+            _pyroOneway=set(metadata.get("oneway", ())) | self._pyroOneway,
+            _pyroMetadataKnown=True,
+        )
+        if not self._pyroMethods and not self._pyroAttrs:
+            raise PyroError("remote object doesn't expose any methods or attributes. Did you forget @expose on them?")
+
+    # ----------------------------------------------------------------- options
+    @property
+    def _pyroTimeout(self) -> float | None:
+        """How long a call may take (seconds; None: no limit)."""
+        value: float | None = self.__dict__["_pyroTimeoutValue"]
+        return value
+
+    @_pyroTimeout.setter
+    def _pyroTimeout(self, seconds: float | None) -> None:
+        value = float(seconds) if seconds else None
+        if value is not None and value < 0:
+            raise ValueError(f"a timeout cannot be negative: {seconds}")
+        self.__dict__["_pyroTimeoutValue"] = value
+        connection = self._pyroConnection
+        if connection is not None:
+            connection.settimeout(value)
+
+    @property
+    def _pyroSerializer(self) -> str | None:
+        """The serializer of this proxy; None for the setting SERIALIZER."""
+        value: str | None = self.__dict__["_pyroSerializerName"]
+        return value
+
+    @_pyroSerializer.setter
+    def _pyroSerializer(self, name: str | None) -> None:
+        if name is not None:
+            self._pyroKernel.serializer_id(name)
+        with self._pyroLock:
+            self.__dict__["_pyroSerializerName"] = name
+            self._pyroDrop()  # a connection keeps the serializer it was made with
+
+    @property
+    def _pyroSeq(self) -> int:
+        """The sequence number of the last request (0..65535)."""
+        connection = self._pyroConnection
+        return connection.seq if connection is not None else int(self.__dict__["_pyroLastSeq"])
+
+    # ----------------------------------------------------------------- the object protocol
+    def __getitem__(self, index: Any) -> Any:
+        return self.__getattr__("__getitem__")(index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.__getattr__("__setitem__")(index, value)
+
+    def __delitem__(self, index: Any) -> None:
+        self.__getattr__("__delitem__")(index)
+
+    def __len__(self) -> int:
+        try:
+            method = self.__getattr__("__len__")
+        except AttributeError:
+            # TypeError, because list(proxy) asks for a length and goes on only after that
+            raise TypeError(f"remote object '{self._pyroUri}' has no exposed __len__") from None
+        return int(method())
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._pyroMetadataKnown:
+            self._pyroGetMetadata()
+        if "__iter__" in self._pyroMethods:
+            iterator: Iterator[Any] = self.__getattr__("__iter__")()
+            return iterator
+        if "__getitem__" not in self._pyroMethods:
+            raise TypeError(f"remote object '{self._pyroUri}' has no exposed __iter__ or __getitem__")
+        return self._pyroItems()
+
+    def _pyroItems(self) -> Iterator[Any]:
+        index = 0
+        while True:
+            try:
+                item = self[index]
+            except IndexError:
+                return
+            yield item
+            index += 1
+
+    def __contains__(self, item: Any) -> bool:
+        if not self._pyroMetadataKnown:
+            self._pyroGetMetadata()
+        if "__contains__" in self._pyroMethods:
+            return bool(self._pyroInvoke("__contains__", (item,), {}))
+        return any(item == other for other in self)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ProxyBase):
+            return NotImplemented
+        return self is other or other._pyroUri == self._pyroUri
+
+    def __hash__(self) -> int:
+        return hash(self._pyroUri)
+
+    def __dir__(self) -> list[str]:
+        local = list(super().__dir__())
+        try:
+            if not self._pyroMetadataKnown:
+                self._pyroGetMetadata()
+        except (CommunicationError, PyroError):
+            return sorted(local)  # not reachable now: that is no reason for dir() to fail
+        return sorted({*local, *self._pyroMethods, *self._pyroAttrs})
+
+    def __repr__(self) -> str:
+        state = self.__dict__
+        connection = state.get("_pyroConnection")
+        where = f"connected to {connection.peer}" if connection is not None else "not connected"
+        return f"<{type(self).__module__}.{type(self).__name__} at 0x{id(self):x}; {where}; for {state.get('_pyroUri')}>"
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pyroRelease()
+
+    def __del__(self) -> None:
+        # no lock and no look-up that could reach the network: this may run anywhere, at any time
+        connection = self.__dict__.get("_pyroConnection")
+        if connection is not None:
+            connection.close()
+
+    # ----------------------------------------------------------------- copies
+    def __copy__(self) -> Any:
+        other = type(self).__new__(type(self))
+        other._pyroSetup(self._pyroUri, self._pyroKernel, self.__dict__["_pyroGivenSocket"])
+        for name in (
+            "_pyroMethods",
+            "_pyroAttrs",
+            "_pyroOneway",
+            "_pyroMetadataKnown",
+            "_pyroHandshake",
+            "_pyroMaxRetries",
+            "_pyroRawWireResponse",
+            "_pyroTimeoutValue",
+            "_pyroSerializerName",
+        ):
+            value = self.__dict__[name]
+            other.__dict__[name] = set(value) if isinstance(value, set) else value
+        return other
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.__copy__()
+
+    def __getstate__(self) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], Any, str | None]:
+        """What travels: Pyro5's state, with the handshake value replaced, because it often is a password."""
+        if self.__dict__["_pyroGivenSocket"] is not None:
+            raise SerializeError("a proxy over a connected socket cannot be serialized: nobody else has that socket")
+        return (
+            str(self._pyroUri),
+            tuple(self._pyroOneway),
+            tuple(self._pyroMethods),
+            tuple(self._pyroAttrs),
+            "hello",
+            self._pyroSerializer,
+        )
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self._pyroRestore(state, self._pyroDefaultKernel())
+
+    def _pyroRestore(self, state: Sequence[Any], kernel: ClientRuntime) -> None:
+        try:
+            uri, oneway, methods, attrs, handshake, serializer = state[:6]
+        except (TypeError, ValueError):
+            raise SerializeError(f"invalid proxy state: expected 6 parts, not {state!r}") from None
+        self._pyroSetup(URI(uri), kernel)
+        self.__dict__.update(
+            _pyroOneway=set(oneway),
+            _pyroMethods=set(methods),
+            _pyroAttrs=set(attrs),
+            _pyroMetadataKnown=bool(methods or attrs),
+            _pyroHandshake=handshake,
+            # what the sender likes to use may not exist here, or let a third party run code here
+            _pyroSerializerName=serializer if serializer and kernel.is_safe_serializer(serializer) else None,
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (_new_proxy, (type(self),), self.__getstate__())
+
+
+def _new_proxy(cls: type[ProxyBase]) -> ProxyBase:
+    return cls.__new__(cls)
+
+
+def _shorter(first: float | None, second: float | None) -> float | None:
+    """The shorter of two times, where None (and 0) means no limit."""
+    return min(first or float("inf"), second or float("inf")) if first or second else None

@@ -1,0 +1,216 @@
+"""The objects of one daemon by id, each with a table of what peers may call.
+
+Look-ups are plain dict reads and take no lock; changes do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .errors import DaemonError
+from .members import Members, is_private
+
+__all__ = ["Entry", "ObjectEntry", "ProvidedEntry", "Registry", "WeakEntry"]
+
+Function = Callable[..., Any]
+
+
+class _Table(dict[str, Function]):
+    """Names to callables, filled when first asked for; the only way from a peer's text to code."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__()
+        self._entry = weakref.ref(entry)
+
+    def __missing__(self, name: str) -> Function:
+        entry = self._entry()
+        if entry is None:
+            raise DaemonError("unknown object")
+        function = entry.functions.get(name)
+        if function is None:
+            raise entry.refusal(name)
+        self[name] = bound = entry.bind(function)
+        return bound
+
+
+class Entry:
+    """One registered thing.  ``dynamic`` entries find their instance anew for each call."""
+
+    dynamic = False
+
+    def __init__(self, object_id: str, members: Members) -> None:
+        self.object_id = object_id
+        self.functions: Mapping[str, Function] = {}
+        self.use(members)
+
+    def use(self, members: Members) -> None:
+        """Serve these members from now on."""
+        self.members = members
+        self.functions = members.table()
+        self.table = _Table(self)
+
+    @property
+    def target(self) -> Any:
+        """What was registered, or None when it is gone."""
+        raise NotImplementedError
+
+    def bind(self, function: Function) -> Function:
+        """What goes into the table for a member."""
+        return function
+
+    def instance(self, connection: Any) -> Any:
+        """Dynamic entries: the object that serves a call of that connection."""
+        raise NotImplementedError
+
+    def refusal(self, name: str) -> AttributeError:
+        """The error for a name that is not in the table (texts of Pyro5)."""
+        if is_private(name):
+            return AttributeError(f"attempt to access private attribute '{name}'")
+        cls = self.members.cls
+        if any(name in vars(base) for base in cls.__mro__):
+            return AttributeError(f"attempt to access unexposed attribute '{name}' of class {cls.__name__}")
+        close = difflib.get_close_matches(name, self.members.methods, n=1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        return AttributeError(f"'{cls.__name__}' object has no attribute '{name}'{hint}")
+
+
+class ObjectEntry(Entry):
+    """One object, kept alive by being registered."""
+
+    def __init__(self, object_id: str, members: Members, target: Any) -> None:
+        self._target = target
+        super().__init__(object_id, members)
+
+    @property
+    def target(self) -> Any:
+        return self._target
+
+    def bind(self, function: Function) -> Function:
+        return function.__get__(self._target) if hasattr(function, "__get__") else _Bound(function, self._target)
+
+
+class _Bound:
+    """A callable that is no function, with its instance."""
+
+    __slots__ = ("_function", "_target")
+
+    def __init__(self, function: Function, target: Any) -> None:
+        self._function = function
+        self._target = target
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._function(self._target, *args, **kwargs)
+
+
+class WeakEntry(Entry):
+    """One object that the program owns; the entry ends with it."""
+
+    dynamic = True
+
+    def __init__(self, object_id: str, members: Members, target: Any, gone: Callable[[str], None]) -> None:
+        self._ref = weakref.ref(target, lambda _: gone(object_id))
+        super().__init__(object_id, members)
+
+    @property
+    def target(self) -> Any:
+        return self._ref()
+
+    def instance(self, connection: Any) -> Any:
+        target = self._ref()
+        if target is None:
+            raise DaemonError("unknown object")
+        return target
+
+
+class ProvidedEntry(Entry):
+    """A class, whose instances come from a provider."""
+
+    dynamic = True
+
+    def __init__(self, object_id: str, members: Members, target: type, provider: Callable[[Any], Any]) -> None:
+        self._target = target
+        self._provider = provider
+        super().__init__(object_id, members)
+
+    @property
+    def target(self) -> Any:
+        return self._target
+
+    def instance(self, connection: Any) -> Any:
+        return self._provider(connection)
+
+
+class JoinedEntry(Entry):
+    """Several objects that share one id, as the objects of the system do."""
+
+    def __init__(self, object_id: str, parts: Iterable[ObjectEntry]) -> None:
+        self.parts = tuple(parts)
+        members = Members(self.parts[0].members.cls)
+        for part in self.parts:
+            taken = set(members.table()) & set(part.functions)
+            if taken:
+                raise DaemonError(f"members offered twice for the object {object_id!r}: {', '.join(sorted(taken))}")
+            members.methods.update(part.members.methods)
+            members.properties.update(part.members.properties)
+            members.extra.update(part.members.extra)
+        super().__init__(object_id, members)
+        self.functions = {name: part.table[name] for part in self.parts for name in part.functions}
+
+    @property
+    def target(self) -> Any:
+        return self.parts[0].target
+
+
+class Registry:
+    """All entries of a daemon.
+
+    ``objects`` may be read by anybody at any time; it is changed under a lock only.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Entry] = {}
+        self._ids: dict[int, str] = {}  # id(target) -> object id: works for objects that take no attributes
+        # reentrant: a garbage collection inside may run the callback of a weak entry
+        self._lock = threading.RLock()
+
+    def add(self, entry: Entry, force: bool = False) -> None:
+        """Add an entry.
+
+        :raises DaemonError: the id is taken, or the object is registered already (unless ``force``)
+        """
+        target = entry.target
+        with self._lock:
+            if not force:
+                if entry.object_id in self.objects:
+                    raise DaemonError(f"an object or class is already registered with that id: {entry.object_id}")
+                if self.id_of(target) is not None:
+                    raise DaemonError(f"object or class already has a Pyro id: {self.id_of(target)}")
+            self.remove(entry.object_id)
+            self.objects[entry.object_id] = entry
+            self._ids[id(target)] = entry.object_id
+
+    def remove(self, object_id: str) -> Entry | None:
+        """Remove the entry of that id, if there is one."""
+        with self._lock:
+            entry = self.objects.pop(object_id, None)
+            if entry is not None:
+                for key in [key for key, value in self._ids.items() if value == object_id]:
+                    del self._ids[key]
+            return entry
+
+    def id_of(self, target: Any) -> str | None:
+        """The id under which exactly this object is registered, or None."""
+        object_id = self._ids.get(id(target))
+        entry = self.objects.get(object_id) if object_id is not None else None
+        # the address of a dead object may be used again: compare with what is really there
+        return object_id if entry is not None and entry.target is target else None
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self.objects.clear()
+            self._ids.clear()

@@ -1,0 +1,361 @@
+"""Protocol 502, the wire of Pyro5: bytes in, frames out, and the reverse.  No sockets here.
+
+A message is ``header (40 bytes) | annotations | payload``; all integers are big-endian.  The layout and
+the texts of errors that reach a peer are those of Pyro5 5.17, checked against recorded traffic
+(``tests/data/wire_captures.json``).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Union
+
+from .errors import LocalProtocolError, MessageTooLargeError, RemoteProtocolError
+from .interfaces import Buffer
+
+__all__ = [
+    "CONNECT",
+    "CONNECTFAIL",
+    "CONNECTOK",
+    "FLAG_BATCH",
+    "FLAG_COMPRESSED",
+    "FLAG_CORR_ID",
+    "FLAG_EXCEPTION",
+    "FLAG_ITEMSTREAM",
+    "FLAG_KEEPSERIALIZED",
+    "FLAG_ONEWAY",
+    "HEADER_SIZE",
+    "INVOKE",
+    "MARSHAL_ID",
+    "NO_CORRELATION",
+    "PING",
+    "PING_SERIALIZER",
+    "PROTOCOL_VERSION",
+    "RESULT",
+    "Frame",
+    "FrameReader",
+    "Message",
+    "encode",
+    "marshalled_text",
+    "message_size",
+    "read_marshalled_text",
+    "sniff_version",
+]
+
+PROTOCOL_VERSION = 502
+HEADER_SIZE = 40
+
+CONNECT, CONNECTOK, CONNECTFAIL, INVOKE, RESULT, PING = 1, 2, 3, 4, 5, 6
+
+FLAG_EXCEPTION = 0x01
+FLAG_COMPRESSED = 0x02
+FLAG_ONEWAY = 0x04
+FLAG_BATCH = 0x08
+FLAG_ITEMSTREAM = 0x10
+FLAG_KEEPSERIALIZED = 0x20
+FLAG_CORR_ID = 0x40
+
+MARSHAL_ID = 2
+"""The serializer id of handshake failures that happen before a serializer is known."""
+PING_SERIALIZER = 42
+"""What pings carry in place of a serializer id; it is never looked up."""
+NO_CORRELATION = bytes(16)
+
+_TAG = b"PYRO"
+_MAGIC = 0x4DC5
+_HEADER = struct.Struct("!4sHBBHHII16sHH")
+_CHUNK = struct.Struct("!4sI")
+_pack_header = _HEADER.pack
+_unpack_header = _HEADER.unpack_from
+_new_tuple = tuple.__new__
+
+_IN_PLACE = 64 * 1024
+"""From this size on (bytes) a body is received into a buffer of its own, and sent without joining."""
+_FIRST_STEP = 1024 * 1024
+"""A body's buffer starts with at most this (bytes) and doubles: memory follows what came, not what was announced."""
+
+Message = Union[bytes, "tuple[Buffer, ...]"]
+"""What is to be sent: one piece, or several for messages with a large payload."""
+
+
+class Frame(NamedTuple):
+    """One message as it came.  ``annotations`` is empty when there are none."""
+
+    type: int
+    serializer_id: int
+    flags: int
+    seq: int
+    payload: Buffer
+    annotations: Mapping[str, bytes]
+    correlation: bytes
+
+    @property
+    def data(self) -> Buffer:
+        """The payload, by Pyro's name."""
+        return self.payload
+
+    @property
+    def corr_id(self) -> bytes:
+        """The correlation id when the message has one, else 16 zero bytes."""
+        return self.correlation if self.flags & FLAG_CORR_ID else NO_CORRELATION
+
+
+_NOTHING: Mapping[str, bytes] = {}
+
+
+def encode(
+    kind: int,
+    serializer_id: int,
+    flags: int,
+    seq: int,
+    payload: Buffer,
+    annotations: Mapping[str, Buffer] | None = None,
+    correlation: bytes = NO_CORRELATION,
+    max_size: int = 0,
+) -> Message:
+    """A message, ready to be sent.
+
+    :param max_size: the limit in bytes for annotations and payload together; 0 means none
+    :raises MessageTooLargeError: the limit is passed; nothing was sent
+    :raises LocalProtocolError: an annotation has a bad id or value
+    """
+    chunks = encode_annotations(annotations) if annotations else b""
+    size = len(chunks) + len(payload)
+    if max_size and size > max_size:
+        raise MessageTooLargeError(f"message too large ({size}, max={max_size})", size, max_size)
+    header = _pack_header(
+        _TAG, PROTOCOL_VERSION, kind, serializer_id, flags, seq, len(payload), len(chunks), correlation, 0, _MAGIC
+    )
+    if size < _IN_PLACE:
+        return header + chunks + payload
+    return (header + chunks, payload)
+
+
+def encode_annotations(annotations: Mapping[str, Buffer]) -> bytes:
+    """The annotation area: per chunk a 4 character id, the length, and the value."""
+    parts: list[Buffer] = []
+    for key, value in annotations.items():
+        if len(key) != 4 or not key.isascii():
+            raise LocalProtocolError(f"annotation identifier must be 4 ascii characters, not {key!r}")
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise LocalProtocolError(f"annotation {key!r} must be bytes, not {type(value).__name__}")
+        parts += (_CHUNK.pack(key.encode("ascii"), len(value)), value)
+    return b"".join(parts)
+
+
+def decode_annotations(area: Buffer, max_count: int) -> dict[str, bytes]:
+    """The annotations in an annotation area; a later duplicate wins.
+
+    :raises RemoteProtocolError: a chunk runs past the area, an id is not ASCII, or there are too many
+    """
+    annotations: dict[str, bytes] = {}
+    view = memoryview(area)
+    offset = 0
+    while offset < len(view):
+        if offset + _CHUNK.size > len(view):
+            raise RemoteProtocolError("invalid annotations: truncated chunk header")
+        key, length = _CHUNK.unpack_from(view, offset)
+        offset += _CHUNK.size
+        if offset + length > len(view):
+            raise RemoteProtocolError("invalid annotations: chunk longer than the annotations area")
+        try:
+            annotations[key.decode("ascii")] = bytes(view[offset : offset + length])
+        except UnicodeDecodeError:
+            raise RemoteProtocolError("invalid annotations: identifier is not ascii") from None
+        offset += length
+        if len(annotations) > max_count:
+            raise RemoteProtocolError(f"too many annotations (max={max_count})")
+    return annotations
+
+
+def message_size(message: Message) -> int:
+    """The number of bytes of a message."""
+    return len(message) if isinstance(message, bytes) else sum(len(part) for part in message)
+
+
+class FrameReader:
+    """Turns bytes, cut anywhere, into frames.
+
+    Give it what came with :meth:`feed` and take frames with :meth:`next_frame` until it returns None.
+    While a large body is coming, :meth:`writable` is the place to receive it into without a copy; then
+    report with :meth:`wrote` instead of feeding.
+
+    ``max_size`` limits annotations and payload of one message together (bytes); at most header plus
+    that much is ever kept.  Errors are :class:`RemoteProtocolError`; afterwards the reader is useless.
+    """
+
+    __slots__ = ("_body", "_body_size", "_data", "_filled", "_pos", "_view", "max_annotations", "max_size")
+
+    def __init__(self, max_size: int, max_annotations: int = 100) -> None:
+        self.max_size = max_size
+        self.max_annotations = max_annotations
+        self._data: bytes = b""
+        self._pos = 0
+        self._body: io.BytesIO | None = None
+        self._body_size = 0
+        self._filled = 0
+        self._view: memoryview | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether the beginning of a message is here and its end is not."""
+        return self._body is not None or self._pos < len(self._data)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were received."""
+        if self._body is not None:
+            offset = 0
+            while offset < len(data):
+                target = self.writable()
+                if target is None:  # the body is complete, the rest belongs to the next message
+                    self._data += data[offset:]
+                    return
+                taken = min(len(target), len(data) - offset)
+                target[:taken] = data[offset : offset + taken]
+                self.wrote(taken)
+                offset += taken
+        elif self._pos < len(self._data):
+            self._data = self._data[self._pos :] + data
+            self._pos = 0
+        else:
+            self._data = data
+            self._pos = 0
+
+    def writable(self) -> memoryview | None:
+        """Where to receive the rest of a large body, or None when none is being received."""
+        if self._body is None or self._filled == self._body_size:
+            return None
+        if self._view is None or self._filled == len(self._view):
+            if self._view is not None:
+                self._view.release()
+            # BytesIO grows in place and gives its bytes away without a copy in the end
+            self._body.seek(min(self._body_size, max(_FIRST_STEP, 2 * self._filled)) - 1)
+            self._body.write(b"\0")
+            self._view = self._body.getbuffer()
+        return self._view[self._filled :]
+
+    def wrote(self, count: int) -> None:
+        """``count`` bytes were received into :meth:`writable`."""
+        self._filled += count
+
+    def next_frame(self) -> Frame | None:
+        """The next complete message, or None when more bytes are needed."""
+        data, pos = self._data, self._pos
+        have = len(data) - pos
+        if have < HEADER_SIZE:
+            if have:
+                _check_start(data, pos)
+            return None
+        tag, version, kind, serializer, flags, seq, length, chunks, correlation, _, magic = _unpack_header(data, pos)
+        if tag != _TAG or version != PROTOCOL_VERSION or magic != _MAGIC:
+            _check_start(data, pos)
+            raise RemoteProtocolError("invalid message or protocol version")
+        size = chunks + length
+        if size > self.max_size:
+            raise MessageTooLargeError(f"message too large ({size}, max={self.max_size})", size, self.max_size)
+        body: Buffer
+        if have >= HEADER_SIZE + size:
+            begin = pos + HEADER_SIZE
+            self._pos = end = begin + size
+            if not chunks:
+                # by far the most frequent case: one plain message, alone in what was received
+                return _new_tuple(
+                    Frame, (kind, serializer, flags, seq, data[begin:end], _NOTHING, correlation)
+                )
+            body = data[begin:end]
+        else:
+            taken = self._take_body(size)
+            if taken is None:
+                return None
+            body = taken
+        return Frame(
+            kind,
+            serializer,
+            flags,
+            seq,
+            memoryview(body)[chunks:] if chunks else body,
+            decode_annotations(memoryview(body)[:chunks], self.max_annotations) if chunks else _NOTHING,
+            correlation,
+        )
+
+    def _take_body(self, size: int) -> bytes | None:
+        if self._body is None:
+            if size < _IN_PLACE:
+                return None
+            # the header stays in _data[_pos:_pos + HEADER_SIZE] until the body is complete
+            came = self._data[self._pos + HEADER_SIZE :]
+            self._data = self._data[self._pos : self._pos + HEADER_SIZE]
+            self._pos = 0
+            self._body, self._body_size, self._filled = io.BytesIO(), size, 0
+            self.feed(came)
+        if self._filled < self._body_size:
+            return None
+        if self._view is not None:
+            self._view.release()
+        body = self._body.getvalue()
+        self._body = self._view = None
+        self._data = self._data[HEADER_SIZE:]
+        self._pos = 0
+        return body
+
+
+def _check_start(data: bytes, pos: int) -> None:
+    """Refuse what cannot become a message as early as its first bytes show it."""
+    start = data[pos : pos + 4]
+    if start != _TAG[: len(start)]:
+        raise RemoteProtocolError("invalid data")
+    if len(data) - pos >= 6:
+        version = int.from_bytes(data[pos + 4 : pos + 6], "big")
+        if version != PROTOCOL_VERSION:
+            raise RemoteProtocolError(f"invalid protocol version: {version}")
+
+
+def sniff_version(start: bytes) -> int | None:
+    """The protocol version in the first 6 bytes of a conversation, or None when it is not Pyro's."""
+    return int.from_bytes(start[4:6], "big") if len(start) >= 6 and start[:4] == _TAG else None
+
+
+# --------------------------------------------------------------------------- the marshalled texts of CONNECTFAIL
+def marshalled_text(text: str) -> bytes:
+    """A text in CPython's marshal format, as old peers expect in early handshake failures."""
+    raw = text.encode("ascii", "backslashreplace")[:255]
+    return b"z" + bytes([len(raw)]) + raw
+
+
+_TEXT_CODES: Mapping[int, tuple[int, str]] = {
+    ord("z"): (1, "ascii"),
+    ord("Z"): (1, "ascii"),
+    ord("a"): (4, "ascii"),
+    ord("A"): (4, "ascii"),
+    ord("u"): (4, "utf-8"),
+    ord("t"): (4, "utf-8"),
+}
+
+
+def read_marshalled_text(data: Buffer) -> str:
+    """The text in a marshalled str, read without the marshal module (which must not see network bytes).
+
+    :raises RemoteProtocolError: it is anything else
+    """
+    raw = bytes(data)
+    code = _TEXT_CODES.get(raw[0] & 0x7F) if raw else None  # the top bit marks a value that may be referred to
+    if code is not None:
+        width, encoding = code
+        length = int.from_bytes(raw[1 : 1 + width], "little")
+        text = raw[1 + width :]
+        if len(text) == length:
+            return text.decode(encoding, "replace")
+    raise RemoteProtocolError("the reason of the refusal cannot be read")
+
+
+def send_all(send: Callable[[Buffer], int], message: Message) -> None:
+    """Send a whole message with a blocking ``send``."""
+    parts: Iterable[Buffer] = (message,) if isinstance(message, bytes) else message
+    for part in parts:
+        sent = send(part)
+        if sent < len(part):
+            view = memoryview(part)
+            while sent < len(view):
+                sent += send(view[sent:])

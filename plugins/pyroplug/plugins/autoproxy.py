@@ -1,0 +1,58 @@
+"""Autoproxy: a registered object that is passed or returned becomes a proxy for it.
+
+The object itself is not changed.  An object that is not registered (any more) travels as a copy.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from pyroplug.core.daemon import Daemon
+from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.kernel import Kernel
+from pyroplug.core.members import Members
+from pyroplug.core.plugins import PluginInfo
+from pyroplug.core.settings import Schema, Setting
+from pyroplug.core.stash import StashKey
+from pyroplug.core.types import NOT_REPLACED
+
+__all__ = ["PLUGIN"]
+
+PLUGIN = PluginInfo("autoproxy", "registered objects travel as proxies")
+
+_DAEMONS = StashKey["weakref.WeakSet[Daemon]"]()
+
+
+@hookimpl
+def pyro_settings(schema: Schema) -> None:
+    """AUTOPROXY."""
+    schema.add(Setting("AUTOPROXY", bool, True, "registered objects travel as proxies, not as copies", owner="autoproxy"))
+
+
+@hookimpl
+def pyro_configure(kernel: Kernel) -> None:
+    """A place for the daemons whose objects may travel."""
+    kernel.stash[_DAEMONS] = weakref.WeakSet()
+
+
+@hookimpl
+def pyro_system_objects(daemon: Any) -> None:
+    """Remember the daemon (it has no system object of ours)."""
+    daemon.kernel.stash[_DAEMONS].add(daemon)
+
+
+@hookimpl
+def pyro_describe(cls: type, members: Members, kernel: Kernel) -> None:
+    """Look at the instances of a registered class when they travel."""
+
+    def replace(obj: Any) -> Any:
+        if kernel.settings.AUTOPROXY:
+            for daemon in list(kernel.stash[_DAEMONS]):
+                if daemon._registry.id_of(obj) is not None:
+                    return daemon.proxyFor(obj)
+        return NOT_REPLACED
+
+    kernel.types.register_replacement(cls, replace)
+
+

@@ -1,0 +1,181 @@
+"""Oneway calls: the caller does not wait, and never hears of result or error.
+
+``@oneway`` marks a method; clients learn it with the metadata.  The server obeys the flag in the message,
+not the mark.  Calls of one client run in the order in which they were made, in a pool of reused threads
+with a bounded queue (ONEWAY_QUEUE_SIZE); with ONEWAY_THREADED=0 they run in line with the client's other calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pyroplug.core.call import Call
+from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.kernel import WireRegister
+from pyroplug.core.members import Members
+from pyroplug.core.plan import Steps
+from pyroplug.core.plugins import PluginInfo
+from pyroplug.core.settings import Schema, Setting
+from pyroplug.core.stash import StashKey
+from pyroplug.core.wire import FLAG_ONEWAY
+
+__all__ = ["PLUGIN", "oneway"]
+
+PLUGIN = PluginInfo("oneway", "calls that nobody waits for")
+
+log = logging.getLogger("pyroplug.oneway")
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "_pyroOneway"  # Pyro5's own, so that methods marked by it work here too
+
+
+def oneway(method: F) -> F:
+    """Decorator: clients do not wait for this method; they get None at once."""
+    method._pyroOneway = True  # type: ignore[attr-defined]
+    return method
+
+
+class Strand:
+    """The waiting oneway calls of one connection; at most one of them runs at a time."""
+
+    __slots__ = ("jobs", "running")
+
+    def __init__(self) -> None:
+        self.jobs: deque[Callable[[], object]] = deque()
+        self.running = False
+
+
+_STRAND = StashKey[Strand]()
+
+
+class Pool:
+    """Threads that run the strands, started when needed and ended when idle."""
+
+    IDLE_LIFETIME = 5.0
+
+    def __init__(self, threads: int, limit: int) -> None:
+        self._limit = limit
+        self._max_threads = threads
+        self._ready: deque[Strand] = deque()
+        self._waiting = 0
+        self._threads = 0
+        self._idle = 0
+        self._change = threading.Condition()
+        self.dropped = 0
+        """calls that found the queue full"""
+        self.closed = False
+
+    def submit(self, strand: Strand, job: Callable[[], object]) -> None:
+        """Have a job run after those that were submitted for the strand before; drop it if too many wait."""
+        with self._change:
+            if self._waiting >= self._limit or self.closed:
+                self.dropped += 1
+                if self.dropped & (self.dropped - 1) == 0:  # 1, 2, 4, 8...: tell, but do not flood the log
+                    log.error("%d oneway calls dropped: %d are waiting (ONEWAY_QUEUE_SIZE)", self.dropped, self._waiting)
+                return
+            self._waiting += 1
+            strand.jobs.append(job)
+            if not strand.running:
+                strand.running = True
+                self._ready.append(strand)
+                if self._idle:
+                    self._change.notify()
+                elif self._threads < self._max_threads:
+                    self._threads += 1
+                    threading.Thread(target=self._work, name="pyroplug-oneway", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                while not self._ready:
+                    self._idle += 1
+                    woken = self._change.wait(self.IDLE_LIFETIME)
+                    self._idle -= 1
+                    if not self._ready and (self.closed or not woken):
+                        self._threads -= 1
+                        self._change.notify_all()
+                        return
+                strand = self._ready.popleft()
+                job = strand.jobs.popleft()
+                self._waiting -= 1
+            job()
+            with self._change:
+                if strand.jobs:
+                    self._ready.append(strand)  # behind the others: no client can starve them
+                else:
+                    strand.running = False
+
+    def close(self, timeout: float) -> None:
+        """End the threads; what waits is dropped, what runs gets ``timeout`` seconds."""
+        with self._change:
+            self.closed = True
+            self._ready.clear()
+            self._change.notify_all()
+            self._change.wait_for(lambda: self._threads == 0, timeout)
+
+
+_POOL = StashKey[Pool]()
+
+
+@hookimpl
+def pyro_settings(schema: Schema) -> None:
+    """ONEWAY_THREADED and the limits."""
+    schema.add(Setting("ONEWAY_THREADED", bool, True, "oneway calls do not hold up the client's other calls", "oneway"))
+    schema.add(Setting("ONEWAY_THREADS", int, 16, "oneway calls running at a time in a daemon", "oneway", minimum=1))
+    schema.add(
+        Setting("ONEWAY_QUEUE_SIZE", int, 100_000, "oneway calls waiting before further ones are dropped", "oneway", minimum=1)
+    )
+
+
+@hookimpl
+def pyro_reserve(wire: WireRegister) -> None:
+    """The flag."""
+    wire.flag(FLAG_ONEWAY, "ONEWAY")
+
+
+@hookimpl
+def pyro_describe(members: Members) -> None:
+    """Note the marked methods in the metadata."""
+    members.notes["oneway"] = {name for name in members.methods if members.marked(name, _MARK)}
+
+
+@hookimpl
+def pyro_bind(connection: Any) -> Steps | None:
+    """On the server: no reply; and, if so configured, elsewhere."""
+    if connection.side != "server":
+        return None
+    if not connection.settings.ONEWAY_THREADED:
+        return Steps(flags={FLAG_ONEWAY: _no_reply})
+    daemon = connection.endpoint.daemon
+    pool = daemon.stash.get(_POOL, None)
+    if pool is None:
+        settings = connection.settings
+        pool = daemon.stash.setdefault(_POOL, Pool(settings.ONEWAY_THREADS, settings.ONEWAY_QUEUE_SIZE))
+    strand = connection.stash[_STRAND] = Strand()
+
+    def elsewhere(call: Call) -> None:
+        call.wants_reply = False
+        call.runner = submit
+
+    def submit(job: Callable[[], object]) -> None:
+        pool.submit(strand, job)
+
+    return Steps(flags={FLAG_ONEWAY: elsewhere})
+
+
+@hookimpl
+def pyro_daemon_closed(daemon: Any) -> None:
+    """End the threads."""
+    pool = daemon.stash.pop(_POOL, None)
+    if pool is not None:
+        pool.close(daemon.kernel.settings.SHUTDOWN_TIMEOUT)
+
+
+def _no_reply(call: Call) -> None:
+    call.wants_reply = False
+
+

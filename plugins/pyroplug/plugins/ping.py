@@ -1,0 +1,46 @@
+"""Wire ping: a message type of its own that no serializer, object or method takes part in (wire.md 17)."""
+
+from __future__ import annotations
+
+from pyroplug.core.connection import ServerConnection
+from pyroplug.core.errors import RemoteProtocolError
+from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.kernel import WireRegister
+from pyroplug.core.plugins import PluginInfo
+from pyroplug.core.proxy import ProxyBase
+from pyroplug.core.wire import FLAG_CORR_ID, PING, PING_SERIALIZER, Frame, Message, encode
+
+__all__ = ["PLUGIN", "ping"]
+
+PLUGIN = PluginInfo("ping", "wire-level ping of a connection")
+
+
+@hookimpl
+def pyro_reserve(wire: WireRegister) -> None:
+    """Message type 6."""
+    wire.message(PING, _answer)
+
+
+def _answer(connection: ServerConnection, frame: Frame) -> Message:
+    return encode(PING, frame.serializer_id, frame.flags & FLAG_CORR_ID, frame.seq, b"pong", None, frame.correlation)
+
+
+def ping(proxy: ProxyBase) -> None:
+    """Send a ping over a proxy's connection (connecting if need be) and wait for the answer.
+
+    :raises CommunicationError: none came, or something else did; the connection is closed then
+    """
+    with proxy._pyroLock:
+        proxy._pyroBind()
+        connection = proxy._pyroConnection
+        assert connection is not None
+        try:
+            connection.busy = True
+            connection.send(encode(PING, PING_SERIALIZER, 0, 0, b"ping"))
+            frame = connection.receive()
+            if frame.type != PING:
+                raise RemoteProtocolError(f"{connection.peer} answered a ping with message type {frame.type}")
+            connection.busy = False
+        except BaseException:
+            proxy._pyroDrop()
+            raise

@@ -1,0 +1,1 @@
+"""Server loops: who waits for bytes, and which thread runs a call."""

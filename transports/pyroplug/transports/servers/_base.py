@@ -1,0 +1,576 @@
+"""What the server loops share: polling, accepting, moving bytes, deadlines, and closing.
+
+One thread at a time *turns* the loop: it polls, accepts, receives and (usually) runs the calls in place.
+A link belongs to whoever set its ``busy``; nobody else touches it until that is cleared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pyroplug.core.call import current_call
+from pyroplug.core.connection import ServerConnection, State
+from pyroplug.core.errors import CommunicationError
+from pyroplug.core.interfaces import Acceptor, Listener, Stream
+from pyroplug.core.settings import Settings
+from pyroplug.core.wire import CONNECTFAIL, MARSHAL_ID, Message, encode, marshalled_text
+
+__all__ = ["BaseLoop", "Link", "Poller", "Source"]
+
+log = logging.getLogger("pyroplug.server")
+
+RECEIVE_SIZE = 256 * 1024
+"""Bytes received at once, into a buffer that one turning thread uses for all connections."""
+SWEEP_INTERVAL = 1.0
+"""Seconds between looks at deadlines other than those of handshakes."""
+ACCEPTS_AT_ONCE = 64
+"""How many clients are let in before those already there get their turn again."""
+READ, WRITE = 1, 2
+
+
+class Source:
+    """Something that is polled: a listener, a client, or a foreign object."""
+
+    __slots__ = ("fd", "interest")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.interest = 0
+
+
+class ListenerSource(Source):
+    """A listener and the daemon that its clients belong to."""
+
+    __slots__ = ("acceptor", "failures", "listener")
+
+    def __init__(self, listener: Listener, acceptor: Acceptor) -> None:
+        super().__init__(listener.fileno())
+        self.listener = listener
+        self.acceptor = acceptor
+        self.failures = 0
+
+
+class ForeignSource(Source):
+    """A socket of something else that wants to be served in our loop."""
+
+    __slots__ = ("events", "sock")
+
+    def __init__(self, sock: Any, events: Callable[[Iterable[Any]], Any]) -> None:
+        super().__init__(sock if isinstance(sock, int) else sock.fileno())
+        self.sock = sock
+        self.events = events
+
+
+class Link(Source):
+    """One client: its stream, its connection, and what could not be sent yet."""
+
+    __slots__ = ("active", "busy", "connection", "idle_since", "out", "parked", "stream")
+
+    def __init__(self, stream: Stream, connection: ServerConnection) -> None:
+        super().__init__(stream.fileno())
+        self.stream = stream
+        self.connection = connection
+        self.out: deque[memoryview] | None = None
+        self.busy = False
+        self.parked = False
+        self.active = True
+        self.idle_since = 0.0
+
+
+class EpollPoller:
+    """Linux: the system's poller, used without a layer between (half the cost of ``selectors``)."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._sources: dict[int, Source] = {}
+
+    def set(self, source: Source, interest: int) -> None:
+        """Poll the source for READ, WRITE, both, or (0) not at all.  From any thread."""
+        mask = (select.EPOLLIN if interest & READ else 0) | (select.EPOLLOUT if interest & WRITE else 0)
+        # an error here means that the descriptor was closed meanwhile: the kernel has forgotten it already
+        with contextlib.suppress(OSError, ValueError):
+            if not interest:
+                if source.interest:
+                    self._epoll.unregister(source.fd)
+                    self._sources.pop(source.fd, None)
+            elif source.interest:
+                self._epoll.modify(source.fd, mask)
+            else:
+                self._sources[source.fd] = source
+                self._epoll.register(source.fd, mask)
+        source.interest = interest
+
+    def poll(self, timeout: float | None) -> list[tuple[Source, int]]:
+        """What is ready, waiting up to ``timeout`` seconds (None: for ever)."""
+        sources = self._sources
+        ready = []
+        for fd, mask in self._epoll.poll(-1 if timeout is None else timeout):
+            source = sources.get(fd)
+            if source is not None:
+                # errors and hang-ups count as readable: receiving then tells what it is
+                ready.append((source, (READ if mask & ~select.EPOLLOUT else 0) | (WRITE if mask & 4 else 0)))
+        return ready
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self._epoll.close()
+
+
+class SelectorPoller:
+    """Everywhere else: what :mod:`selectors` finds, made safe for changes from other threads."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._changes: deque[tuple[Source, int]] = deque()
+        self._turning = False
+
+    def set(self, source: Source, interest: int) -> None:
+        """As in EpollPoller; while another thread polls, it takes effect when that is woken or returns."""
+        with self._lock:
+            if self._turning:
+                self._changes.append((source, interest))
+            else:
+                self._apply(source, interest)
+
+    def _apply(self, source: Source, interest: int) -> None:
+        mask = (selectors.EVENT_READ if interest & READ else 0) | (selectors.EVENT_WRITE if interest & WRITE else 0)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if not interest:
+                if source.interest:
+                    self._selector.unregister(source.fd)
+            elif source.interest:
+                self._selector.modify(source.fd, mask, source)
+            else:
+                self._selector.register(source.fd, mask, source)
+        source.interest = interest
+
+    def poll(self, timeout: float | None) -> list[tuple[Source, int]]:
+        """As in EpollPoller."""
+        with self._lock:
+            self._turning = True
+        try:
+            ready = self._selector.select(timeout)
+        finally:
+            with self._lock:
+                self._turning = False
+                while self._changes:
+                    self._apply(*self._changes.popleft())
+        return [
+            (key.data, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
+            for key, mask in ready
+        ]
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self._selector.close()
+
+
+Poller = EpollPoller if hasattr(select, "epoll") else SelectorPoller
+
+
+class _Waker(Source):
+    """Ends a poll from another thread or a signal handler."""
+
+    __slots__ = ("_read", "_write")
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        super().__init__(self._read.fileno())
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody is there to wake
+            self._write.send(b"!")
+
+    def drain(self) -> None:
+        with contextlib.suppress(OSError):
+            self._read.recv(4096)
+
+    def close(self) -> None:
+        self._read.close()
+        self._write.close()
+
+
+class BaseLoop:
+    """A loop that one thread at a time can turn; subclasses say who, and where calls run."""
+
+    def __init__(self, acceptor: Acceptor, settings: Settings) -> None:
+        self._acceptor = acceptor
+        self._settings = settings
+        self._poller = Poller()
+        self._waker = _Waker()
+        self._poller.set(self._waker, READ)
+        self._buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self._links: dict[int, Link] = {}
+        self._greeting: deque[Link] = deque()  # in the order of their handshake deadlines
+        self._listeners: list[ListenerSource] = []
+        self._paused: list[ListenerSource] = []
+        self._requests: deque[Callable[[], None]] = deque()  # to be done by the turning thread
+        self._lock = threading.RLock()
+        self._stop = False
+        self._closed = False
+        self._next_sweep = 0.0
+        self._next_housekeeping = 0.0
+        self._turning_thread: int | None = None
+        self._others: list[BaseLoop] = []
+
+    # ----------------------------------------------------------------- what is served
+    def add_listener(self, listener: Listener) -> None:
+        """Accept clients from it."""
+        self._adopt_listener(ListenerSource(listener, self._acceptor))
+
+    def _adopt_listener(self, source: ListenerSource) -> None:
+        self._listeners.append(source)
+        self._poller.set(source, READ)
+
+    def add_stream(self, stream: Stream) -> None:
+        """Serve a stream that is connected already."""
+        self._admit(stream, self._acceptor)
+
+    @property
+    def sockets(self) -> list[Any]:
+        """What a foreign event loop must watch for reading."""
+        sockets: list[Any] = [source.listener.sock or source.listener for source in self._listeners]
+        sockets += [link.stream.sock or link.stream for link in list(self._links.values()) if not link.busy]
+        return sockets
+
+    def combine(self, other: Any) -> None:
+        """Serve the sockets of another loop, or of anything with ``sockets`` and ``events``, in this one."""
+        if isinstance(other, BaseLoop):
+            if type(other) is not type(self):
+                raise TypeError("combine works for daemons with the same server loop only")
+            for source in other._listeners:
+                other._poller.set(source, 0)
+                self._adopt_listener(source)
+            for link in list(other._links.values()):
+                other._poller.set(link, 0)
+                self._links[link.fd] = link
+                self._poller.set(link, READ)
+            other._listeners = []
+            self._others.append(other)
+        else:
+            for sock in other.sockets:
+                self._poller.set(ForeignSource(sock, other.events), READ)
+        self._waker.wake()
+
+    # ----------------------------------------------------------------- turning
+    def _turn(self, timeout: float | None) -> None:
+        """One round: poll, handle what is ready, look after deadlines."""
+        for source, mask in self._poller.poll(self._shorter(timeout)):
+            if type(source) is Link:
+                if not self._ready(source, mask):
+                    return  # another thread polls now, and will find the rest
+            else:
+                self._ready_other(source)
+        now = time.monotonic()
+        if now >= self._next_sweep or self._greeting:
+            self._sweep(now)
+
+    def _ready_other(self, source: Source) -> None:
+        if isinstance(source, _Waker):
+            source.drain()
+            while self._requests:
+                self._requests.popleft()()
+        elif isinstance(source, ListenerSource):
+            self._accept(source)
+        elif isinstance(source, ForeignSource):
+            try:
+                source.events([source.sock])
+            except Exception:  # code of the program
+                log.exception("the combined %r failed", source.sock)
+
+    def _shorter(self, timeout: float | None) -> float | None:
+        limit = SWEEP_INTERVAL if timeout is None else timeout
+        if self._greeting:
+            deadline = self._greeting[0].connection.deadline
+            if deadline is None:
+                return 0.0  # the sweep removes it
+            limit = min(limit, max(0.0, deadline - time.monotonic()))
+        return limit
+
+    def _ask(self, request: Callable[[], None]) -> None:
+        """Have something done by the turning thread."""
+        self._requests.append(request)
+        self._waker.wake()
+
+    # ----------------------------------------------------------------- clients come
+    def _accept(self, source: ListenerSource) -> None:
+        for count in range(ACCEPTS_AT_ONCE):
+            try:
+                stream = source.listener.accept()
+            except OSError as exc:
+                if not self._closed:
+                    log.warning("cannot accept connections any more: %s", exc)
+                self._poller.set(source, 0)
+                return
+            if stream is None:
+                source.failures = source.failures + 1 if count == 0 else 0
+                if source.failures >= 10:
+                    # ready, but nothing to accept (out of descriptors): do not spin, look again later
+                    self._poller.set(source, 0)
+                    self._paused.append(source)
+                return
+            source.failures = 0
+            self._admit(stream, source.acceptor)
+
+    def _admit(self, stream: Stream, acceptor: Acceptor) -> None:
+        wrap = getattr(acceptor, "wrap", None)
+        try:
+            stream.settimeout(0)
+            if wrap is not None and not getattr(stream, "given", False):
+                stream = wrap(stream)
+                stream.settimeout(0)
+            if len(self._links) >= self._settings.MAX_CONNECTIONS:
+                self._turn_away(stream, f"too many connections (MAX_CONNECTIONS={self._settings.MAX_CONNECTIONS})")
+                return
+            connection = acceptor.connection(stream)
+        except Exception as exc:  # layers are plugin code
+            log.warning("a connection could not be set up: %s: %s", type(exc).__name__, exc)
+            stream.close()
+            return
+        link = Link(stream, connection)
+        connection.hang_up = lambda: self._ask(lambda: self._close_if_idle(link))
+        self._links[link.fd] = link
+        if connection.deadline is not None:
+            self._greeting.append(link)
+        self._poller.set(link, READ)
+
+    def _turn_away(self, stream: Stream, reason: str) -> None:
+        log.warning("%s: turned away: %s", stream.peer, reason)
+        message = encode(CONNECTFAIL, MARSHAL_ID, 0, 0, marshalled_text(reason))
+        with contextlib.suppress(OSError):
+            stream.send(message if isinstance(message, bytes) else message[0])
+        stream.close()
+
+    # ----------------------------------------------------------------- bytes come
+    def _ready(self, link: Link, mask: int) -> bool:
+        """Handle a link that is ready; False when this thread does not turn the loop any more."""
+        if link.busy:
+            self._park(link)
+            return True
+        if mask & WRITE and not self._flush(link):
+            return True
+        if mask & READ:
+            return self._receive(link)
+        return True
+
+    def _park(self, link: Link) -> None:
+        """Stop polling a link whose call is still running; whoever runs it puts it back."""
+        with self._lock:
+            if link.busy and not link.parked:
+                link.parked = True
+                self._poller.set(link, 0)
+
+    def _receive(self, link: Link) -> bool:
+        connection = link.connection
+        reader = connection.reader
+        stream = link.stream
+        link.active = True
+        try:
+            while True:
+                target = reader.writable()
+                if target is None:
+                    count = stream.recv_into(self._buffer)
+                    if count:
+                        connection.receive(bytes(self._buffer[:count]))
+                else:
+                    count = stream.recv_into(target)
+                    reader.wrote(count)
+                if not count:
+                    self._close(link, None)
+                    return True
+                if target is None and not stream.pending():
+                    break
+                if target is not None and reader.writable() is not None and count < len(target):
+                    return True  # the rest of a large body is still to come
+                if target is not None:
+                    break
+        except BlockingIOError:
+            return True
+        except OSError as exc:
+            self._close(link, exc)
+            return True
+        return self._work(link)
+
+    def _work(self, link: Link) -> bool:
+        """Run what a link's connection has to do; False when this thread does not turn the loop any more."""
+        raise NotImplementedError
+
+    def _step(self, link: Link) -> bool:
+        """Run one task of a link in this thread; False when there is none, or it cannot go on now."""
+        connection = link.connection
+        task = connection.next_task()
+        if task is None:
+            if connection.closing:
+                self._close(link, None)
+            return False
+        return self._deliver(link, task.run())
+
+    def _deliver(self, link: Link, message: Message | None) -> bool:
+        """Send; False when the link has to wait (or is closed)."""
+        if message is not None:
+            try:
+                if type(message) is bytes:
+                    sent = link.stream.send(message)
+                    if sent != len(message):
+                        return self._keep(link, (memoryview(message)[sent:],))
+                else:
+                    return self._keep(link, message)
+            except BlockingIOError:
+                return self._keep(link, (message,) if isinstance(message, bytes) else message)
+            except OSError as exc:
+                self._close(link, exc)
+                return False
+        if link.connection.closing:
+            self._close(link, None)
+            return False
+        return True
+
+    def _keep(self, link: Link, parts: Iterable[Any]) -> bool:
+        """Send as much as goes now, keep the rest until the peer takes it; nothing more is read meanwhile."""
+        out = link.out = link.out or deque()
+        out.extend(memoryview(part) for part in parts)
+        return self._flush(link)
+
+    def _flush(self, link: Link) -> bool:
+        """Go on sending; True when all has gone."""
+        out = link.out
+        if not out:
+            return True
+        try:
+            while out:
+                part = out[0]
+                sent = link.stream.send(part)
+                link.active = True
+                if sent == len(part):
+                    out.popleft()
+                else:
+                    out[0] = part[sent:]
+        except BlockingIOError:
+            if not link.busy:
+                self._poller.set(link, WRITE)
+            return False
+        except OSError as exc:
+            self._close(link, exc)
+            return False
+        link.out = None
+        if link.connection.closing:
+            self._close(link, None)
+            return False
+        if not link.busy:
+            self._poller.set(link, READ)
+            # requests that came behind the one that was answered are in the reader already
+            if link.connection.reader.partial:
+                return self._work(link)
+        return True
+
+    # ----------------------------------------------------------------- clients go
+    def _close(self, link: Link, error: BaseException | None) -> None:
+        if self._links.get(link.fd) is link:
+            del self._links[link.fd]
+        self._poller.set(link, 0)
+        link.out = None
+        link.connection.closed(error)
+
+    def _close_if_idle(self, link: Link) -> None:
+        if not link.busy:
+            self._close(link, None)
+
+    def _sweep(self, now: float) -> None:
+        greeting = self._greeting
+        while greeting:
+            link = greeting[0]
+            deadline = link.connection.deadline
+            if deadline is not None and link.connection.state is not State.CLOSED:
+                if deadline > now:
+                    break
+                if not link.busy:
+                    self._deliver(link, link.connection.expired().run())
+            greeting.popleft()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP_INTERVAL
+        while self._paused:
+            self._poller.set(self._paused.pop(), READ)
+        for link in list(self._links.values()):
+            self._check_idle(link, now)
+
+    def _check_idle(self, link: Link, now: float) -> None:
+        # no clock is read when bytes come: that they came is noted, and dated here
+        if link.active or link.busy:
+            link.active = False
+            link.idle_since = now
+            return
+        limits = link.connection.plan.limits
+        idle = now - link.idle_since
+        stalled = link.out is not None or link.connection.reader.partial
+        if stalled and limits.stall_timeout is not None and idle >= limits.stall_timeout:
+            log.warning("%s: no progress inside a message for %.0f s, closing", link.connection.peer, idle)
+            self._close(link, CommunicationError("stalled"))
+        elif limits.idle_timeout is not None and idle >= limits.idle_timeout:
+            log.info("%s: idle for %.0f s (COMMTIMEOUT), closing", link.connection.peer, idle)
+            self._close(link, CommunicationError("idle"))
+
+    # ----------------------------------------------------------------- the end
+    def shutdown(self) -> None:
+        """Make whoever runs the loop return."""
+        self._stop = True
+        self._waker.wake()
+
+    def _drain(self) -> None:
+        """Take no further requests, and give those that run some time."""
+        for link in list(self._links.values()):
+            link.connection.drain()
+        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
+        while time.monotonic() < deadline and any(self._running(link) for link in list(self._links.values())):
+            time.sleep(0.005)
+        abandoned = [link for link in list(self._links.values()) if self._running(link)]
+        for link in abandoned:
+            log.warning("%s: its call did not end in time and is abandoned", link.connection.peer)
+
+    def _running(self, link: Link) -> bool:
+        call = current_call.get()  # a call that closes its own daemon cannot be waited for
+        return link.busy and (call is None or call.connection is not link.connection)
+
+    def close(self) -> None:
+        """Hang up on everybody and release everything."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._stop = True
+        self._waker.wake()
+        self._drain()
+        self._end_threads()
+        for source in self._listeners:
+            self._poller.set(source, 0)
+        for link in list(self._links.values()):
+            self._last_words(link)
+            self._close(link, None)
+        self._poller.close()
+        self._waker.close()
+
+    def _last_words(self, link: Link) -> None:
+        """What a finished call still has to send gets a short, blocking chance."""
+        if link.out:
+            with contextlib.suppress(OSError):
+                link.stream.settimeout(1.0)
+                while link.out:
+                    part = link.out.popleft()
+                    sent = link.stream.send(part)
+                    if sent < len(part):
+                        link.out.appendleft(part[sent:])
+
+    def _end_threads(self) -> None:
+        """Threads of the loop end here."""

@@ -1,0 +1,94 @@
+"""Server loop ``multiplex``: one thread, strictly one call at a time.
+
+No silent peer can block it: bytes are taken as they come, and a call starts when its request is complete.
+A call that takes long makes everybody wait, and a call that waits for another call to the same daemon
+waits for ever; that is what "one at a time" means.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
+from pyroplug.core.plugins import PluginInfo
+from pyroplug.core.settings import Settings
+
+from ._base import READ, BaseLoop, Link
+
+__all__ = ["PLUGIN", "MultiplexFactory", "MultiplexLoop"]
+
+PLUGIN = PluginInfo("multiplex", "server loop: one thread, one call at a time")
+
+
+class MultiplexLoop(BaseLoop):
+    """Runs every call in the thread that turns the loop."""
+
+    def run(self, condition: Callable[[], bool]) -> None:
+        """Serve in this thread."""
+        self._turning_thread = threading.get_ident()
+        try:
+            interval = self._settings.POLLTIMEOUT
+            while not self._stop and condition():
+                self._turn(min(interval, 1.0))
+                self._keep_house()
+        finally:
+            self._turning_thread = None
+
+    def events(self, ready: Iterable[Any]) -> None:
+        """Handle what is ready."""
+        for item in list(ready):
+            fd = item if isinstance(item, int) else item.fileno()
+            link = self._links.get(fd)
+            if link is not None:
+                self._ready(link, READ)
+                continue
+            for source in self._listeners:
+                if source.fd == fd:
+                    self._accept(source)
+        # what belongs to no socket of the caller's: wake-ups, replies that wait, deadlines
+        self._turn(0)
+        self._keep_house()
+
+    def _work(self, link: Link) -> bool:
+        link.busy = True
+        try:
+            while self._step(link):
+                pass
+        finally:
+            link.busy = False
+        if link.out and link.fd in self._links:
+            self._flush(link)
+        return True
+
+    def _running(self, link: Link) -> bool:
+        # a call that runs in this very thread asked for the end: it cannot be waited for
+        return link.busy and self._turning_thread not in (None, threading.get_ident())
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_housekeeping:
+            self._next_housekeeping = now + self._settings.POLLTIMEOUT
+            for loop in (self, *self._others):
+                loop._acceptor.housekeeping()
+
+
+class MultiplexFactory:
+    """Makes multiplex loops."""
+
+    names = ("multiplex",)
+
+    def create(self, acceptor: Acceptor, settings: Settings) -> ServerLoop:
+        """A loop for one daemon."""
+        return MultiplexLoop(acceptor, settings)
+
+
+@hookimpl
+def pyro_servers() -> list[ServerLoopFactory]:
+    """The loop."""
+    return [MultiplexFactory()]
+
+

@@ -1,0 +1,344 @@
+"""Server loop ``thread``: calls of different clients run at the same time; a worker belongs to a call.
+
+One thread, the *leader*, polls all clients and runs the calls it finds in place: a short call costs no
+hand-over to another thread.  A second one, the *standby*, looks every few milliseconds whether the leader
+still runs the same call; if so it takes over the polling, and the old leader becomes an ordinary worker
+until its call ends.  Idle clients cost no thread, and no number of clients makes the next one wait.
+
+THREADPOOL_SIZE limits the calls that run at once.  Beyond that CALL_QUEUE_SIZE requests wait for a free
+worker, and further ones are refused at once with an OverloadError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pyroplug.core.connection import Task
+from pyroplug.core.errors import OverloadError
+from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
+from pyroplug.core.plugins import PluginInfo
+from pyroplug.core.settings import Settings
+from pyroplug.core.wire import Message
+
+from ._base import READ, WRITE, BaseLoop, Link
+
+__all__ = ["PLUGIN", "ThreadFactory", "ThreadLoop"]
+
+PLUGIN = PluginInfo("thread", "server loop: calls run concurrently in a bounded pool of threads")
+
+log = logging.getLogger("pyroplug.server")
+
+TICK = 0.002
+"""Seconds between two looks of the standby; a call that lasts one to two ticks loses the lead."""
+TICKS_TO_NAP = 25
+"""After so many looks without any call the standby sleeps until there is one."""
+IDLE_LIFETIME = 10.0
+"""Seconds after which a worker above THREADPOOL_SIZE_MIN that has nothing to do ends."""
+CONDITION_INTERVAL = 0.2
+"""Seconds between two looks at a ``loopCondition``."""
+RETRY_AFTER = 0.5
+"""What an OverloadError recommends (seconds)."""
+
+
+class ThreadLoop(BaseLoop):
+    """Leader, standby and workers."""
+
+    def __init__(self, acceptor: Acceptor, settings: Settings) -> None:
+        super().__init__(acceptor, settings)
+        self._pool_size: int = settings.THREADPOOL_SIZE
+        self._queue_size: int = settings.CALL_QUEUE_SIZE
+        self._min_threads = min(settings.THREADPOOL_SIZE_MIN, self._pool_size) + 2
+        self._turn_lock = threading.Lock()
+        self._roles = threading.Condition(self._turn_lock)  # the same lock; calls use it without the wrapper
+        # everything below is changed with _roles held, unless said otherwise
+        self._threads: set[threading.Thread] = set()
+        self._leader: threading.Thread | None = None
+        self._standby: threading.Thread | None = None
+        self._epoch = 0  # changes with each new leader
+        self._busy = 0  # calls that run in threads other than the leader
+        self._idle = 0
+        self._queue: deque[tuple[Link, Task]] = deque()
+        self._paused_run = True
+        self._count = 0
+        # written by the leader without the lock, read by the standby
+        self._current: Task | None = None
+        self._napping = False
+        self._alarm = threading.Event()
+        # taken at first; released to end run(): safe in a signal handler, where an Event is not
+        self._end_of_run = threading.Lock()
+
+    # ----------------------------------------------------------------- for daemons
+    def run(self, condition: Callable[[], bool]) -> None:
+        """Serve until the condition is false; this thread only waits, so that Ctrl-C ends the daemon, not a call."""
+        self._end_of_run.acquire(blocking=False)
+        self._start()
+        try:
+            while not self._stop and condition():
+                interval = min(CONDITION_INTERVAL, self._settings.POLLTIMEOUT)
+                if self._end_of_run.acquire(timeout=interval):
+                    break
+                self._keep_house()
+        finally:
+            if not self._stop:
+                self._pause()
+
+    def events(self, ready: Iterable[Any]) -> None:
+        """Accept what is ready; the clients are then served by the loop's own threads."""
+        self._start()
+        fds = {item if isinstance(item, int) else item.fileno() for item in ready}
+        for source in self._listeners:
+            if source.fd in fds:
+                self._accept(source)
+        self._keep_house()
+
+    @property
+    def sockets(self) -> list[Any]:
+        """The listening sockets; clients are none of the foreign loop's business."""
+        return [source.listener.sock or source.listener for source in self._listeners]
+
+    def combine(self, other: Any) -> None:
+        """Not possible: raises TypeError."""
+        raise TypeError("the thread server loop cannot be combined with others; use SERVERTYPE=multiplex for that")
+
+    def shutdown(self) -> None:
+        """Make :meth:`run` return."""
+        self._stop = True
+        with contextlib.suppress(RuntimeError):  # not taken: nobody runs
+            self._end_of_run.release()
+        self._waker.wake()
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_housekeeping:
+            self._next_housekeeping = now + self._settings.POLLTIMEOUT
+            self._acceptor.housekeeping()
+
+    # ----------------------------------------------------------------- threads and their roles
+    def _start(self) -> None:
+        with self._roles:
+            self._paused_run = False
+            # one to lead and one to stand by
+            for _ in range(2 - len(self._threads)):
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        self._count += 1
+        thread = threading.Thread(target=self._main, name=f"pyroplug-worker-{self._count}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _main(self) -> None:
+        me = threading.current_thread()
+        try:
+            while True:
+                role = self._next_role(me)
+                if role is None:
+                    return
+                role()
+        finally:
+            with self._roles:
+                self._threads.discard(me)
+                if self._leader is me:
+                    self._leader = None
+                if self._standby is me:
+                    self._standby = None
+                self._roles.notify_all()
+
+    def _next_role(self, me: threading.Thread) -> Callable[[], None] | None:
+        """What this thread is to do next; None: end."""
+        with self._roles:
+            while True:
+                if self._stop or self._paused_run:
+                    return None
+                if self._queue and self._busy < self._pool_size:
+                    job = self._queue.popleft()
+                    self._busy += 1
+                    return lambda: self._run_queued(*job)
+                if self._leader is None:
+                    self._leader = me
+                    self._epoch += 1
+                    return lambda: self._lead(me)
+                if self._standby is None:
+                    self._standby = me
+                    return lambda: self._stand_by(me)
+                self._idle += 1
+                woken = self._roles.wait(IDLE_LIFETIME)
+                self._idle -= 1
+                if not woken and len(self._threads) > self._min_threads:
+                    return None
+
+    def _lead(self, me: threading.Thread) -> None:
+        epoch = self._epoch
+        while self._epoch == epoch and not self._stop and not self._paused_run:
+            try:
+                self._turn(None)
+            except Exception:
+                log.exception("the server loop met an unexpected error and goes on")
+        with self._roles:
+            if self._leader is me:
+                self._leader = None
+
+    def _stand_by(self, me: threading.Thread) -> None:
+        seen: Task | None = None
+        quiet = 0
+        while not self._stop and not self._paused_run and self._leader is not None:
+            current = self._current
+            if current is None:
+                quiet += 1
+                if quiet > TICKS_TO_NAP:
+                    self._alarm.clear()
+                    self._napping = True
+                    if self._current is None and not self._stop and not self._paused_run:
+                        self._alarm.wait()
+                    self._napping = False
+                    quiet = 0
+            else:
+                quiet = 0
+                if current is seen and self._take_over(me, current):
+                    self._lead(me)
+                    return
+            seen = current
+            time.sleep(TICK)
+        with self._roles:
+            if self._standby is me:
+                self._standby = None
+
+    def _take_over(self, me: threading.Thread, current: Task) -> bool:
+        with self._roles:
+            if self._current is not current or self._stop:
+                return False
+            self._current = None
+            self._epoch += 1
+            self._busy += 1
+            self._leader = me
+            self._standby = None
+            if self._idle:
+                self._roles.notify()
+            elif len(self._threads) < self._pool_size + 2:
+                self._start_thread()
+            return True
+
+    # ----------------------------------------------------------------- calls
+    def _work(self, link: Link) -> bool:
+        connection = link.connection
+        lock = self._turn_lock
+        epoch = self._epoch
+        link.busy = True
+        while True:
+            task = connection.next_task()
+            if task is None:
+                if connection.closing:
+                    self._close(link, None)
+                break
+            if (self._busy >= self._pool_size or self._queue) and not task.quick:
+                message = self._enqueue(link, task)
+                if message is None:
+                    return True  # the link stays busy: a worker has it now
+            else:
+                self._current = task
+                if self._napping:
+                    self._napping = False
+                    self._alarm.set()
+                message = task.run()
+                with lock:
+                    self._current = None
+                    demoted = self._epoch != epoch
+                if demoted:
+                    self._finish(link, message)
+                    return False
+            if not self._deliver(link, message):
+                break
+        link.busy = False
+        if link.out:
+            self._flush(link)
+        return True
+
+    def _enqueue(self, link: Link, task: Task) -> Message | None:
+        """Let a task wait for a worker, or get the reply that refuses it."""
+        with self._roles:
+            if len(self._queue) < self._queue_size:
+                self._queue.append((link, task))
+                self._roles.notify()
+                return None
+            waiting = len(self._queue)
+        return task.refuse(
+            OverloadError(
+                f"server overloaded: {self._pool_size} calls running (THREADPOOL_SIZE), "
+                f"{waiting} waiting (CALL_QUEUE_SIZE)",
+                RETRY_AFTER,
+            )
+        )
+
+    def _run_queued(self, link: Link, task: Task) -> None:
+        self._finish(link, task.run())
+
+    def _finish(self, link: Link, message: Message | None) -> None:
+        """A worker ends a call: send the reply, run what the client has sent since, give the link back."""
+        connection = link.connection
+        try:
+            while self._deliver(link, message):
+                task = connection.next_task()
+                if task is None:
+                    if connection.closing:
+                        self._close(link, None)
+                    break
+                message = task.run()
+        finally:
+            with self._roles:
+                self._busy -= 1
+            with self._lock:
+                link.busy = False
+                parked, link.parked = link.parked, False
+                if self._links.get(link.fd) is link:
+                    if link.out:
+                        self._poller.set(link, WRITE)
+                    elif parked:
+                        self._poller.set(link, READ)
+
+    # ----------------------------------------------------------------- the end
+    def _pause(self) -> None:
+        """Stop serving, keep the clients."""
+        with self._roles:
+            self._paused_run = True
+            self._roles.notify_all()
+        self._join()
+
+    def _end_threads(self) -> None:
+        with self._roles:
+            self._roles.notify_all()
+        self._join()
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
+        me = threading.current_thread()
+        while True:
+            self._alarm.set()
+            self._waker.wake()
+            with self._roles:
+                others = [thread for thread in self._threads if thread is not me]
+            if not others or time.monotonic() > deadline:
+                return
+            others[0].join(0.01)
+
+
+class ThreadFactory:
+    """Makes thread loops."""
+
+    names = ("thread", "threaded")
+
+    def create(self, acceptor: Acceptor, settings: Settings) -> ServerLoop:
+        """A loop for one daemon."""
+        return ThreadLoop(acceptor, settings)
+
+
+@hookimpl
+def pyro_servers() -> list[ServerLoopFactory]:
+    """The loop."""
+    return [ThreadFactory()]
