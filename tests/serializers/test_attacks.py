@@ -24,7 +24,7 @@ def _write(name: str, value: Any) -> bytes:
         return repr(value).encode()
     if name == "json":
         return stdjson.dumps(value).encode()
-    data = library.packb(value)
+    data: bytes | None = library.packb(value)
     assert data is not None
     return data
 
@@ -121,6 +121,18 @@ def test_serpent_reads_in_proportion_to_the_length(unit: bytes, quote: bytes) ->
     with pytest.raises(SerializeError):
         bind(serpent).loads(data)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("end", [b"", b"j", b"xj", b".j", b"+", b"+j", b"e", b"e5xj", b"+1xj", b"."])
+@pytest.mark.parametrize("start", [b"1", b"1.", b".", b"1e", b"-", b"1+", b"1.5+1.", b"b", b"\\"])
+def test_serpent_reads_long_numbers_in_proportion_to_the_length(start: bytes, end: bytes) -> None:
+    for middle in (b"1", b"\xd9\xa3", b"_"):
+        started = time.monotonic()
+        try:
+            bind(serpent).loads(start + middle * 300_000 + end)
+        except SerializeError:
+            pass
+        assert time.monotonic() - started < 5
 
 
 def test_serpent_never_evaluates() -> None:

@@ -52,9 +52,7 @@ class Call:
     """Server: where to run the call when it is not to be waited for."""
     _stash: Stash | None = None
 
-    def __init__(
-        self, connection: Any, plan: Plan, serializer_id: int, flags: int, seq: int, payload: Any
-    ) -> None:
+    def __init__(self, connection: Any, plan: Plan, serializer_id: int, flags: int, seq: int, payload: Any) -> None:
         self.connection = connection
         self.plan = plan
         self.serializer_id = serializer_id

@@ -143,9 +143,7 @@ class ServerConnection:
 
     side = "server"
 
-    def __init__(
-        self, endpoint: Endpoint, stream: Stream, *, handshake: bool = True, session: bool = True
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, stream: Stream, *, handshake: bool = True, session: bool = True) -> None:
         self.endpoint = endpoint
         self.objects = endpoint.objects
         self.settings = endpoint.settings
@@ -188,6 +186,13 @@ class ServerConnection:
             handler = self.endpoint.messages.get(frame.type)
             if handler is not None:
                 return _MessageTask(self, handler, frame)
+            if frame.type == CONNECT and self._silent_peer_allowed:
+                # a socket of the user's is never closed; another proxy goes on with it
+                self.endpoint.closed(self, None)
+                self.stash = Stash()
+                self.plan = self.endpoint.base_plan
+                self.state = State.HELLO
+                return _Handshake(self, frame)
         elif self.state is State.NEW:
             if frame.type == CONNECT:
                 self.state = State.HELLO
@@ -343,9 +348,7 @@ class _Handshake:
             text = str(exc) or type(exc).__name__
             return encode(CONNECTFAIL, frame.serializer_id, 0, frame.seq, codec.dumps(text))
         if self._implied:
-            request = Request(
-                connection, connection.plan, frame.serializer_id, frame.flags, frame.seq, frame.payload
-            )
+            request = Request(connection, connection.plan, frame.serializer_id, frame.flags, frame.seq, frame.payload)
             request.take(frame)
             return request.run()
         flags = frame.flags & FLAG_CORR_ID
@@ -602,9 +605,7 @@ class ClientConnection:
                     count = stream.recv_into(target)
                     reader.wrote(count)
                 if not count:
-                    raise ConnectionClosedError(
-                        f"receiving: connection with {self.peer} was closed by the other side"
-                    )
+                    raise ConnectionClosedError(f"receiving: connection with {self.peer} was closed by the other side")
                 frame = reader.next_frame()
                 if frame is not None:
                     if expires is not None:

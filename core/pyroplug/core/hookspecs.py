@@ -109,6 +109,14 @@ class HookSpecs:
         from 1).
         """
 
+    @hookspec
+    def pyro_commands(self) -> Iterable[Any]:
+        """R11. Offer commands for the command line.
+
+        Called by ``pyroplug`` before it reads its arguments.  The results are ``click.Command`` objects; a
+        name offered twice is a PluginConflict.
+        """
+
     @hookspec(firstresult=True)
     def pyro_resolve(self, uri: URI, kernel: Kernel) -> URI | None:
         """R9. Turn a URI whose protocol is not PYRO into one that is.
@@ -242,6 +250,10 @@ class Hooks:
     def client_policies(self, kernel: Kernel) -> list[Callable[[ProxyBase, str, Exception, int], bool]]:
         """R10, flattened."""
         return [policy for result in _given(self._hook.pyro_client_policies(kernel=kernel)) for policy in result]
+
+    def commands(self) -> list[Any]:
+        """R11, flattened."""
+        return [command for result in _given(self._hook.pyro_commands()) for command in result]
 
     def resolve(self, uri: URI, kernel: Kernel) -> URI | None:
         """R9."""

@@ -73,18 +73,28 @@ class Serializer(Protocol):
 
         PLUGIN = PluginInfo("upper", "text only, in capitals")
 
+
         class UpperCodec:
-            def dumps(self, value): return str(value).upper().encode()
-            def loads(self, data): return bytes(data).decode()
+            def dumps(self, value):
+                return str(value).upper().encode()
+
+            def loads(self, data):
+                return bytes(data).decode()
+
             def dumps_call(self, object_id, method, args, kwargs):
                 return repr((object_id, method, [str(a) for a in args])).encode()
+
             def loads_call(self, data):
                 object_id, method, args = ast.literal_eval(bytes(data).decode())
                 return object_id, method, args, {}
 
+
         class Upper:
             name, wire_id, safe = "upper", 120, True
-            def bind(self, types, settings): return UpperCodec()
+
+            def bind(self, types, settings):
+                return UpperCodec()
+
 
         @hookimpl
         def pyro_serializers():

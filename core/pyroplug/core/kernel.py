@@ -149,7 +149,11 @@ class Kernel:
 
     # ----------------------------------------------------------------- plugins
     def _load_plugins(
-        self, plugins: Iterable[Any] | None, extra: Iterable[Any], settings: Mapping[str, Any], environ: Mapping[str, str]
+        self,
+        plugins: Iterable[Any] | None,
+        extra: Iterable[Any],
+        settings: Mapping[str, Any],
+        environ: Mapping[str, str],
     ) -> PluginSet:
         given = [] if plugins is None else list(plugins)
         extra = list(extra)

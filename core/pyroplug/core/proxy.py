@@ -213,7 +213,12 @@ class ProxyBase:
         raise AttributeError(f"remote object '{self._pyroUri}' has no exposed attribute '{name}'")
 
     def _pyroInvoke(
-        self, methodname: str, vargs: Sequence[Any], kwargs: Mapping[str, Any], flags: int = 0, objectId: str | None = None
+        self,
+        methodname: str,
+        vargs: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        flags: int = 0,
+        objectId: str | None = None,
     ) -> Any:
         """Make one remote call.
 
@@ -496,7 +501,9 @@ class ProxyBase:
         state = self.__dict__
         connection = state.get("_pyroConnection")
         where = f"connected to {connection.peer}" if connection is not None else "not connected"
-        return f"<{type(self).__module__}.{type(self).__name__} at 0x{id(self):x}; {where}; for {state.get('_pyroUri')}>"
+        return (
+            f"<{type(self).__module__}.{type(self).__name__} at 0x{id(self):x}; {where}; for {state.get('_pyroUri')}>"
+        )
 
     def __enter__(self) -> Any:
         return self

@@ -3,7 +3,7 @@
 The owner of a :class:`Stash` knows nothing of what lies in it; only whoever holds the key can read it::
 
     seen = StashKey[int]()
-    connection.stash[seen] = 1          # a type checker knows that this is an int
+    connection.stash[seen] = 1  # a type checker knows that this is an int
 """
 
 from __future__ import annotations

@@ -93,13 +93,13 @@ class URI:
         self.protocol = match["protocol"].upper()
         parse = _PROTOCOLS.get(self.protocol)
         if parse is None:
-            raise URIError(f"invalid uri {uri!r}: unknown protocol {self.protocol!r}, known are {', '.join(_PROTOCOLS)}")
+            raise URIError(
+                f"invalid uri {uri!r}: unknown protocol {self.protocol!r}, known are {', '.join(_PROTOCOLS)}"
+            )
         self.object, (self.sockname, self.host, self.port) = parse(match["object"], match["location"], uri)
 
     @classmethod
-    def build(
-        cls, protocol: str, object_id: Any, sockname: str | None, host: str | None, port: int | None
-    ) -> URI:
+    def build(cls, protocol: str, object_id: Any, sockname: str | None, host: str | None, port: int | None) -> URI:
         """A URI from its parts, unchecked."""
         self = cls.__new__(cls)
         self.__setstate__((protocol, object_id, sockname, host, port))

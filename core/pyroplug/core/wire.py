@@ -186,7 +186,7 @@ class FrameReader:
     that much is ever kept.  Errors are :class:`RemoteProtocolError`; afterwards the reader is useless.
     """
 
-    __slots__ = ("_body", "_body_size", "_data", "_filled", "_pos", "_view", "max_annotations", "max_size")
+    __slots__ = ("_body", "_body_size", "_data", "_filled", "_pos", "_room", "_view", "max_annotations", "max_size")
 
     def __init__(self, max_size: int, max_annotations: int = 100) -> None:
         self.max_size = max_size
@@ -196,6 +196,7 @@ class FrameReader:
         self._body: io.BytesIO | None = None
         self._body_size = 0
         self._filled = 0
+        self._room = 0
         self._view: memoryview | None = None
 
     @property
@@ -227,18 +228,22 @@ class FrameReader:
         """Where to receive the rest of a large body, or None when none is being received."""
         if self._body is None or self._filled == self._body_size:
             return None
-        if self._view is None or self._filled == len(self._view):
-            if self._view is not None:
-                self._view.release()
-            # BytesIO grows in place and gives its bytes away without a copy in the end
-            self._body.seek(min(self._body_size, max(_FIRST_STEP, 2 * self._filled)) - 1)
-            self._body.write(b"\0")
-            self._view = self._body.getbuffer()
-        return self._view[self._filled :]
+        if self._view is None:
+            if self._filled == self._room:
+                # BytesIO grows in place and gives its bytes away without a copy in the end
+                self._room = min(self._body_size, max(_FIRST_STEP, 2 * self._filled))
+                self._body.seek(self._room - 1)
+                self._body.write(b"\0")
+            with self._body.getbuffer() as whole:
+                self._view = whole[self._filled :]
+        return self._view
 
     def wrote(self, count: int) -> None:
-        """``count`` bytes were received into :meth:`writable`."""
+        """``count`` bytes were received into :meth:`writable`, which must not be used any more."""
         self._filled += count
+        if self._view is not None:
+            self._view.release()  # a buffer that is looked at cannot grow
+            self._view = None
 
     def next_frame(self) -> Frame | None:
         """The next complete message, or None when more bytes are needed."""
@@ -261,9 +266,7 @@ class FrameReader:
             self._pos = end = begin + size
             if not chunks:
                 # by far the most frequent case: one plain message, alone in what was received
-                return _new_tuple(
-                    Frame, (kind, serializer, flags, seq, data[begin:end], _NOTHING, correlation)
-                )
+                return _new_tuple(Frame, (kind, serializer, flags, seq, data[begin:end], _NOTHING, correlation))
             body = data[begin:end]
         else:
             taken = self._take_body(size)
@@ -288,14 +291,12 @@ class FrameReader:
             came = self._data[self._pos + HEADER_SIZE :]
             self._data = self._data[self._pos : self._pos + HEADER_SIZE]
             self._pos = 0
-            self._body, self._body_size, self._filled = io.BytesIO(), size, 0
+            self._body, self._body_size, self._filled, self._room = io.BytesIO(), size, 0, 0
             self.feed(came)
         if self._filled < self._body_size:
             return None
-        if self._view is not None:
-            self._view.release()
         body = self._body.getvalue()
-        self._body = self._view = None
+        self._body = None
         self._data = self._data[HEADER_SIZE:]
         self._pos = 0
         return body

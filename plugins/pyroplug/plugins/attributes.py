@@ -39,5 +39,3 @@ def pyro_describe(members: Members) -> None:
 
     members.extra["__getattr__"] = get_attribute
     members.extra["__setattr__"] = set_attribute
-
-

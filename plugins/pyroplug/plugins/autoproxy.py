@@ -27,7 +27,9 @@ _DAEMONS = StashKey["weakref.WeakSet[Daemon]"]()
 @hookimpl
 def pyro_settings(schema: Schema) -> None:
     """AUTOPROXY."""
-    schema.add(Setting("AUTOPROXY", bool, True, "registered objects travel as proxies, not as copies", owner="autoproxy"))
+    schema.add(
+        Setting("AUTOPROXY", bool, True, "registered objects travel as proxies, not as copies", owner="autoproxy")
+    )
 
 
 @hookimpl
@@ -54,5 +56,3 @@ def pyro_describe(cls: type, members: Members, kernel: Kernel) -> None:
         return NOT_REPLACED
 
     kernel.types.register_replacement(cls, replace)
-
-

@@ -28,7 +28,6 @@ LEVEL = 4
 """zlib level, as in Pyro5: fast, and the first bytes of a stream are its 78 5e."""
 
 
-
 @hookimpl
 def pyro_settings(schema: Schema) -> None:
     """COMPRESSION."""
@@ -82,5 +81,3 @@ def pyro_bind(connection: Any) -> Steps | None:
 
 def _wanted(connection: Any) -> bool:
     return bool(connection.settings.COMPRESSION)
-
-

@@ -20,7 +20,9 @@ PLUGIN = PluginInfo("exposeall", "REQUIRE_EXPOSE=0 exposes everything public")
 def pyro_settings(schema: Schema) -> None:
     """REQUIRE_EXPOSE."""
     schema.add(
-        Setting("REQUIRE_EXPOSE", bool, True, "only what @expose marks is remote; 0: everything public", owner="exposeall")
+        Setting(
+            "REQUIRE_EXPOSE", bool, True, "only what @expose marks is remote; 0: everything public", owner="exposeall"
+        )
     )
 
 

@@ -75,7 +75,9 @@ class Pool:
             if self._waiting >= self._limit or self.closed:
                 self.dropped += 1
                 if self.dropped & (self.dropped - 1) == 0:  # 1, 2, 4, 8...: tell, but do not flood the log
-                    log.error("%d oneway calls dropped: %d are waiting (ONEWAY_QUEUE_SIZE)", self.dropped, self._waiting)
+                    log.error(
+                        "%d oneway calls dropped: %d are waiting (ONEWAY_QUEUE_SIZE)", self.dropped, self._waiting
+                    )
                 return
             self._waiting += 1
             strand.jobs.append(job)
@@ -127,7 +129,14 @@ def pyro_settings(schema: Schema) -> None:
     schema.add(Setting("ONEWAY_THREADED", bool, True, "oneway calls do not hold up the client's other calls", "oneway"))
     schema.add(Setting("ONEWAY_THREADS", int, 16, "oneway calls running at a time in a daemon", "oneway", minimum=1))
     schema.add(
-        Setting("ONEWAY_QUEUE_SIZE", int, 100_000, "oneway calls waiting before further ones are dropped", "oneway", minimum=1)
+        Setting(
+            "ONEWAY_QUEUE_SIZE",
+            int,
+            100_000,
+            "oneway calls waiting before further ones are dropped",
+            "oneway",
+            minimum=1,
+        )
     )
 
 
@@ -177,5 +186,3 @@ def pyro_daemon_closed(daemon: Any) -> None:
 
 def _no_reply(call: Call) -> None:
     call.wants_reply = False
-
-

@@ -22,7 +22,9 @@ PLUGIN = PluginInfo("retry", "calls are repeated when the connection broke or ti
 def pyro_settings(schema: Schema) -> None:
     """MAX_RETRIES."""
     schema.add(
-        Setting("MAX_RETRIES", int, 0, "how often a call is repeated after a broken connection", owner="retry", minimum=0)
+        Setting(
+            "MAX_RETRIES", int, 0, "how often a call is repeated after a broken connection", owner="retry", minimum=0
+        )
     )
 
 

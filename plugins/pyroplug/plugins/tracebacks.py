@@ -30,7 +30,9 @@ _SECRET = re.compile(r"pass(word|wd)?|secret|token|key|credential|auth", re.IGNO
 def pyro_settings(schema: Schema) -> None:
     """DETAILED_TRACEBACK."""
     schema.add(
-        Setting("DETAILED_TRACEBACK", bool, False, "tracebacks sent to clients show local variables", owner="tracebacks")
+        Setting(
+            "DETAILED_TRACEBACK", bool, False, "tracebacks sent to clients show local variables", owner="tracebacks"
+        )
     )
 
 

@@ -221,10 +221,9 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _STRING = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*\"""", re.DOTALL)
-_COMPLEX = re.compile(
-    r"(?P<real>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)??"
-    r"(?P<imag>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[jJ]"
-)
+# (each part can match in one way only, or long rows of digits would be tried again and again)
+_PART = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_COMPLEX = re.compile(rf"(?:(?P<real>[+-]?{_PART})(?=[+-]))?(?P<imag>[+-]?{_PART})[jJ]")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _NAMES: Mapping[str, Any] = {"None": None, "True": True, "False": False}

@@ -75,6 +75,9 @@ class PairStream(SocketStream):
 
     __slots__ = ("_timeout",)
 
+    given = True
+    """Tells the daemon that the peer may be a program that skips the handshake on such sockets."""
+
     def __init__(self, sock: socket.socket) -> None:
         self._timeout = sock.gettimeout()
         super().__init__(sock)

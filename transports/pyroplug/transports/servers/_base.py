@@ -269,8 +269,12 @@ class BaseLoop:
         """One round: poll, handle what is ready, look after deadlines."""
         for source, mask in self._poller.poll(self._shorter(timeout)):
             if type(source) is Link:
-                if not self._ready(source, mask):
-                    return  # another thread polls now, and will find the rest
+                try:
+                    if not self._ready(source, mask):
+                        return  # another thread polls now, and will find the rest
+                except Exception as exc:  # a mistake of ours must not cost the other clients
+                    log.exception("%s: unexpected error, closing", source.connection.peer)
+                    self._close(source, exc)
             else:
                 self._ready_other(source)
         now = time.monotonic()
@@ -390,14 +394,10 @@ class BaseLoop:
                 if not count:
                     self._close(link, None)
                     return True
-                if target is None and not stream.pending():
-                    break
-                if target is not None and reader.writable() is not None and count < len(target):
-                    return True  # the rest of a large body is still to come
-                if target is not None:
+                if not stream.pending():
                     break
         except BlockingIOError:
-            return True
+            pass
         except OSError as exc:
             self._close(link, exc)
             return True

@@ -90,5 +90,3 @@ class MultiplexFactory:
 def pyro_servers() -> list[ServerLoopFactory]:
     """The loop."""
     return [MultiplexFactory()]
-
-
