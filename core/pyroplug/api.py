@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pyroplug.core.plugins import PluginInfo
     from pyroplug.core.settings import Schema, Setting, Settings
     from pyroplug.core.stash import Stash, StashKey
-    from pyroplug.core.uri import URI
     from pyroplug.core.tracebacks import excepthook, get_pyro_traceback
+    from pyroplug.core.uri import URI
     from pyroplug.plugins.daemonobject import DaemonObject
     from pyroplug.plugins.instances import behavior
     from pyroplug.plugins.oneway import oneway

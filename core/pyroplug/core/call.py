@@ -58,7 +58,7 @@ class Call:
         self.serializer_id = serializer_id
         self.flags = flags
         self.seq = seq
-        self.payload = payload
+        self.payload: Any = payload
 
     @property
     def stash(self) -> Stash:

@@ -11,7 +11,13 @@ __all__ = ["Proxy"]
 
 
 class Proxy(ProxyBase):
-    __doc__ = ProxyBase.__doc__
+    """A remote object; see :class:`~pyroplug.core.proxy.ProxyBase` for everything it can do.
+
+    :param uri: where the object is, a text or a URI; with ``connected_socket`` just the object's name
+    :param connected_socket: a socket that is connected to a daemon already; never closed by the proxy
+    :param kernel: whose plugins and settings to use; the default kernel if not given
+    :raises URIError: the text is no URI
+    """
 
     def _pyroDefaultKernel(self) -> ClientRuntime:
         return cast("ClientRuntime", default_kernel())

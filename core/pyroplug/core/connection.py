@@ -17,6 +17,7 @@ from __future__ import annotations
 import builtins
 import enum
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -102,12 +103,25 @@ class Task(Protocol):
 class Endpoint(Protocol):
     """What a server connection needs to know of its daemon."""
 
-    objects: Mapping[str, Entry]
-    settings: Settings
-    messages: Mapping[int, Callable[[ServerConnection, Frame], Message | None]]
-    """Handlers of further message types, after the handshake."""
-    base_plan: Plan
-    """What holds before the handshake."""
+    @property
+    def objects(self) -> Mapping[str, Entry]:
+        """What is registered, by object id."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the daemon's kernel."""
+        ...
+
+    @property
+    def messages(self) -> Mapping[int, Callable[[ServerConnection, Frame], Message | None]]:
+        """Handlers of further message types, after the handshake."""
+        ...
+
+    @property
+    def base_plan(self) -> Plan:
+        """What holds before the handshake."""
+        ...
 
     def greet(self, connection: ServerConnection, hello: Mapping[str, Any]) -> Mapping[str, Any]:
         """Validate a handshake and give the reply; whatever is raised refuses the client."""
@@ -122,7 +136,7 @@ class Endpoint(Protocol):
         ...
 
     def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
-        """The connection has ended; never raises; called once, also when it was never opened."""
+        """A connection that was opened has ended; never raises; called once for each time it was opened."""
         ...
 
 
@@ -143,7 +157,7 @@ class ServerConnection:
 
     side = "server"
 
-    def __init__(self, endpoint: Endpoint, stream: Stream, *, handshake: bool = True, session: bool = True) -> None:
+    def __init__(self, endpoint: Endpoint, stream: Stream, *, given: bool = False) -> None:
         self.endpoint = endpoint
         self.objects = endpoint.objects
         self.settings = endpoint.settings
@@ -155,12 +169,15 @@ class ServerConnection:
         """How to close the stream from any thread; the server loop puts its own way here."""
         self.state = State.NEW
         self.objectId = ""  # Pyro's name: the id in the CONNECT message
-        self.keep_open = not session
-        self._silent_peer_allowed = not handshake
+        self.keep_open = given  # Pyro's name: the socket is the user's
+        self._opened_once = False
+        self._end = threading.Lock()
         limits = self.plan.limits
         self.reader = FrameReader(limits.max_handshake_size, limits.max_annotations)
-        self.deadline = time.monotonic() + limits.handshake_timeout if limits.handshake_timeout else None
+        self.deadline: float | None = None
         """When the handshake must be over (``time.monotonic()`` seconds); None once it is, or without limit."""
+        if limits.handshake_timeout and not given:  # whoever is at the other end of a given socket may take his time
+            self.deadline = time.monotonic() + limits.handshake_timeout
 
     # ----------------------------------------------------------------- for server loops
     def receive(self, data: bytes) -> None:
@@ -186,9 +203,9 @@ class ServerConnection:
             handler = self.endpoint.messages.get(frame.type)
             if handler is not None:
                 return _MessageTask(self, handler, frame)
-            if frame.type == CONNECT and self._silent_peer_allowed:
+            if frame.type == CONNECT and self.keep_open:
                 # a socket of the user's is never closed; another proxy goes on with it
-                self.endpoint.closed(self, None)
+                self._release(None)
                 self.stash = Stash()
                 self.plan = self.endpoint.base_plan
                 self.state = State.HELLO
@@ -197,7 +214,7 @@ class ServerConnection:
             if frame.type == CONNECT:
                 self.state = State.HELLO
                 return _Handshake(self, frame)
-            if frame.type == INVOKE and self._silent_peer_allowed:
+            if frame.type == INVOKE and self.keep_open:
                 # Pyro's own programs skip the handshake on sockets that the user connected
                 self.state = State.HELLO
                 return _Handshake(self, frame, implied=True)
@@ -215,12 +232,12 @@ class ServerConnection:
 
     def closed(self, error: BaseException | None = None) -> None:
         """The stream has ended or is to end: close it and release everything.  Safe to call twice."""
-        if self.state is State.CLOSED:
+        if not self._end.acquire(blocking=False):
             return
         self.state = State.CLOSED
         self.closing = True
         self.stream.close()
-        self.endpoint.closed(self, error)
+        self._release(error)
 
     # ----------------------------------------------------------------- for plugins and programs
     @property
@@ -268,11 +285,18 @@ class ServerConnection:
         # after the handshake Pyro closes without a word: an old client would take it for a reply
         return _Refusal(str(error) if in_handshake else None)
 
+    def _release(self, error: BaseException | None) -> None:
+        """The session is over: tell everybody who was told of its beginning."""
+        if self._opened_once:
+            self._opened_once = False
+            self.endpoint.closed(self, error)
+
     def _opened(self) -> None:
         self.plan = self.endpoint.bind(self)
         self.reader.max_size = self.plan.limits.max_message_size
         self.deadline = None
         self.state = State.OPEN
+        self._opened_once = True
         self.endpoint.opened(self)
 
 

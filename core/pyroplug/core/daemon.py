@@ -15,6 +15,7 @@ from .call import current_call
 from .client import Proxy
 from .connection import ServerConnection
 from .errors import ConfigError, DaemonError, PluginError, PyroError
+from .hookspecs import wrap_stream
 from .interfaces import Listener, Stream
 from .kernel import Kernel, default_kernel
 from .registry import Entry, JoinedEntry, ObjectEntry, ProvidedEntry, Registry, WeakEntry
@@ -390,14 +391,11 @@ class _Endpoint:
         return self._daemon
 
     # ----------------------------------------------------------------- for server loops
-    def connection(self, stream: Stream) -> ServerConnection:
+    def connection(self, stream: Stream, *, given: bool = False) -> ServerConnection:
         self.base_plan = self._daemon.kernel.server_plan()
-        return ServerConnection(self, stream, handshake=not getattr(stream, "given", False))
-
-    def wrap(self, stream: Stream) -> Stream:
-        for layer in self._layers:
-            stream = layer.wrap(stream, server_side=True)
-        return stream
+        if not given:  # the kernel has put the layers around streams that the user gave
+            stream = wrap_stream(stream, self._layers, server_side=True)
+        return ServerConnection(self, stream, given=given)
 
     def housekeeping(self) -> None:
         daemon = self._daemon
@@ -470,13 +468,13 @@ def serve(
         if use_ns and publish is None:
             raise PluginError("use_ns=True needs a plugin that knows name servers (plugin 'naming'); or use_ns=False")
         if verbose:
-            print(f"Pyro daemon running on {daemon.locationStr}")
+            print(f"Pyro daemon running on {daemon.locationStr}")  # noqa: T201 - asked for by verbose
         for target, name in objects.items():
             uri = daemon.register(target, None if publish else name)
             if publish and name:
                 publish(name, uri)
             if verbose:
-                print(f"{name or target!r}: {uri}")
+                print(f"{name or target!r}: {uri}")  # noqa: T201
         daemon.requestLoop()
     finally:
         if own:

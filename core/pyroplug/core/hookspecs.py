@@ -8,6 +8,10 @@ plugin dependencies and then names, and an exception propagates to whoever start
 An implementation may leave out parameters that it does not need.
 """
 
+# mypy: disable-error-code="empty-body"
+# pyright: reportReturnType=false
+# (a specification has no body)
+
 from __future__ import annotations
 
 import logging

@@ -237,8 +237,11 @@ class Layer(Protocol):
 class Acceptor(Protocol):
     """What a server loop needs of a daemon."""
 
-    def connection(self, stream: Stream) -> ServerConnection:
-        """A connection for a stream that was just accepted."""
+    def connection(self, stream: Stream, *, given: bool = False) -> ServerConnection:
+        """A connection for a stream that was just accepted, or was ``given`` by the user.
+
+        ``connection.stream`` is what to use from then on: layers may have been put around the stream.
+        """
         ...
 
     def housekeeping(self) -> None:

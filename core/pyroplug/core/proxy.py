@@ -224,8 +224,8 @@ class ProxyBase:
 
         :raises CommunicationError: the connection failed; it is closed, the next call opens a new one
         """
-        lock = self._pyroLock
-        with lock:
+        connection: ClientConnection | None = None
+        with self._pyroLock:
             try:
                 connection = self._pyroConnection
                 if connection is None:

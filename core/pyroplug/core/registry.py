@@ -111,7 +111,7 @@ class WeakEntry(Entry):
 
     dynamic = True
 
-    def __init__(self, object_id: str, members: Members, target: Any, gone: Callable[[str], None]) -> None:
+    def __init__(self, object_id: str, members: Members, target: Any, gone: Callable[[str], object]) -> None:
         self._ref = weakref.ref(target, lambda _: gone(object_id))
         super().__init__(object_id, members)
 

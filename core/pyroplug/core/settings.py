@@ -123,7 +123,8 @@ class Setting:
             raise self._refuse(value, where)
         if self.choices and value not in self.choices:
             raise self._refuse(value, where, nearest(str(value), [str(c) for c in self.choices]))
-        if (self.minimum is not None and value < self.minimum) or (self.maximum is not None and value > self.maximum):
+        number: Any = value
+        if (self.minimum is not None and number < self.minimum) or (self.maximum is not None and number > self.maximum):
             raise self._refuse(value, where)
         problem = self.check(value) if self.check else None
         if problem:
@@ -264,7 +265,7 @@ class Settings:
         """All values by name."""
         return dict(sorted(self._values.items()))
 
-    asDict = as_dict  # noqa: N815 - Pyro4's name
+    asDict = as_dict
 
     def copy(self) -> Settings:
         """An independent copy."""

@@ -55,7 +55,7 @@ class ExceptionWrapper:
         """Raise the exception."""
         raise self.exception
 
-    raiseIt = raise_it  # noqa: N815 - Pyro's name
+    raiseIt = raise_it
 
     def __repr__(self) -> str:
         return f"<ExceptionWrapper of {self.exception!r}>"
@@ -426,7 +426,7 @@ def _name(cls: type) -> str:
 def _text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - __str__ of a user's exception can do anything
+    except Exception:
         return f"<{type(value).__name__} without a text>"
 
 
@@ -515,7 +515,7 @@ def _exception_class(name: str) -> type[Exception] | None:
 def _build(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     try:
         exc = cls(*args)
-    except Exception:  # noqa: BLE001 - whatever it is, the caller still learns what happened
+    except Exception:
         return None
     return exc if isinstance(exc, cls) else None
 
@@ -537,5 +537,5 @@ def _set_attribute(exc: BaseException, name: str, value: Any) -> None:
         return  # would replace with_traceback() and the like
     try:
         setattr(exc, name, value)
-    except Exception:  # noqa: BLE001 - a read-only attribute must not cost the reply
+    except Exception:
         return

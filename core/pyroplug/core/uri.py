@@ -106,7 +106,7 @@ class URI:
         return self
 
     @staticmethod
-    def isUnixsockLocation(location: str) -> bool:  # noqa: N802 - Pyro's name
+    def isUnixsockLocation(location: str) -> bool:
         """Whether a location text means a Unix socket."""
         return location.startswith("./u:")
 
@@ -135,7 +135,7 @@ class URI:
             location = f"[{host}]" if ":" in host else host
         return f"{self.protocol}:{name}@{location}" if location else f"{self.protocol}:{name}"
 
-    asString = __str__  # noqa: N815 - Pyro4's name
+    asString = __str__
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} at 0x{id(self):x}; {self}>"
@@ -181,7 +181,7 @@ def _parse_tags(name: str, location: str | None, uri: str) -> tuple[set[str], Lo
     return tags, _parse_name(name, location, uri)[1]
 
 
-_PROTOCOLS: Mapping[str, Callable[[str, "str | None", str], tuple[Any, Location]]] = {
+_PROTOCOLS: Mapping[str, Callable[[str, str | None, str], tuple[Any, Location]]] = {
     "PYRO": _parse_direct,
     "PYRONAME": _parse_name,
     "PYROMETA": _parse_tags,

@@ -14,8 +14,6 @@ Every ``test_`` method is one promise of the interfaces :class:`~pyroplug.core.i
 :class:`~pyroplug.core.interfaces.Codec`.  The tests use plain ``assert``.
 """
 
-# ruff: noqa: D102 - the name of a test says what it is about
-
 from __future__ import annotations
 
 import math

@@ -129,7 +129,7 @@ def in_thread(function: Callable[..., Any], *args: Any) -> futures.Future[Any]:
     def run() -> None:
         try:
             future.set_result(function(*args))
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
+        except BaseException as error:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

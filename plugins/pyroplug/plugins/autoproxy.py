@@ -5,7 +5,7 @@ The object itself is not changed.  An object that is not registered (any more) t
 
 from __future__ import annotations
 
-import weakref
+import threading
 from typing import Any
 
 from pyroplug.core.daemon import Daemon
@@ -21,7 +21,16 @@ __all__ = ["PLUGIN"]
 
 PLUGIN = PluginInfo("autoproxy", "registered objects travel as proxies")
 
-_DAEMONS = StashKey["weakref.WeakSet[Daemon]"]()
+
+class Exporters:
+    """The daemons of one kernel whose objects may travel; replaced, never changed, so that reading takes no lock."""
+
+    def __init__(self) -> None:
+        self.daemons: tuple[Daemon, ...] = ()
+        self.lock = threading.Lock()
+
+
+_EXPORTERS = StashKey[Exporters]()
 
 
 @hookimpl
@@ -35,13 +44,23 @@ def pyro_settings(schema: Schema) -> None:
 @hookimpl
 def pyro_configure(kernel: Kernel) -> None:
     """A place for the daemons whose objects may travel."""
-    kernel.stash[_DAEMONS] = weakref.WeakSet()
+    kernel.stash[_EXPORTERS] = Exporters()
 
 
 @hookimpl
 def pyro_system_objects(daemon: Any) -> None:
     """Remember the daemon (it has no system object of ours)."""
-    daemon.kernel.stash[_DAEMONS].add(daemon)
+    exporters = daemon.kernel.stash[_EXPORTERS]
+    with exporters.lock:
+        exporters.daemons += (daemon,)
+
+
+@hookimpl
+def pyro_daemon_closed(daemon: Any) -> None:
+    """Forget the daemon."""
+    exporters = daemon.kernel.stash[_EXPORTERS]
+    with exporters.lock:
+        exporters.daemons = tuple(other for other in exporters.daemons if other is not daemon)
 
 
 @hookimpl
@@ -50,7 +69,7 @@ def pyro_describe(cls: type, members: Members, kernel: Kernel) -> None:
 
     def replace(obj: Any) -> Any:
         if kernel.settings.AUTOPROXY:
-            for daemon in list(kernel.stash[_DAEMONS]):
+            for daemon in kernel.stash[_EXPORTERS].daemons:
                 if daemon._registry.id_of(obj) is not None:
                     return daemon.proxyFor(obj)
         return NOT_REPLACED

@@ -109,7 +109,12 @@ class _PerCall:
 def pyro_instances(cls: type) -> InstanceProvider:
     """The provider for the mode that ``@behavior`` put on the class."""
     mode, creator = getattr(cls, _MARK, ("session", None))
-    return {"single": _Single, "session": _Session, "percall": _PerCall}[mode](cls, creator)
+    providers: dict[str, Callable[[type, Creator | None], InstanceProvider]] = {
+        "single": _Single,
+        "session": _Session,
+        "percall": _PerCall,
+    }
+    return providers[mode](cls, creator)
 
 
 @hookimpl

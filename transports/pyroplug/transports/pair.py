@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pyroplug.core.errors import CommunicationError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
+from pyroplug.core.settings import Schema, Setting
 
 from ._sockets import SendMsg, SocketStream, unmatched
 
@@ -24,9 +25,19 @@ if TYPE_CHECKING:
     from pyroplug.core.settings import Settings
     from pyroplug.core.uri import URI
 
-__all__ = ["PLUGIN", "PairStream", "PairTransport", "pyro_transports"]
+__all__ = ["PLUGIN", "PairStream", "PairTransport", "pyro_settings", "pyro_transports"]
 
 PLUGIN = PluginInfo("pair", "sockets that the user has connected")
+
+
+@hookimpl
+def pyro_settings(schema: Schema) -> None:
+    """R1: PAIR_HANDSHAKE."""
+    schema.add(
+        Setting(
+            "PAIR_HANDSHAKE", bool, True, "proxies say hello on given sockets; off: the peer is Pyro5", owner="pair"
+        )
+    )
 
 
 @hookimpl
@@ -74,9 +85,6 @@ class PairStream(SocketStream):
     """
 
     __slots__ = ("_timeout",)
-
-    given = True
-    """Tells the daemon that the peer may be a program that skips the handshake on such sockets."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._timeout = sock.gettimeout()

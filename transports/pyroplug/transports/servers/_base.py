@@ -133,12 +133,15 @@ class SelectorPoller:
         self._lock = threading.Lock()
         self._changes: deque[tuple[Source, int]] = deque()
         self._turning = False
+        self.wake: Callable[[], None] = lambda: None
+        """How to end a poll that another thread is in."""
 
     def set(self, source: Source, interest: int) -> None:
         """As in EpollPoller; while another thread polls, it takes effect when that is woken or returns."""
         with self._lock:
             if self._turning:
                 self._changes.append((source, interest))
+                self.wake()
             else:
                 self._apply(source, interest)
 
@@ -224,6 +227,9 @@ class BaseLoop:
         self._next_housekeeping = 0.0
         self._turning_thread: int | None = None
         self._others: list[BaseLoop] = []
+        self._epoch = 0  # changes when another thread takes over the turning
+        if isinstance(self._poller, SelectorPoller):
+            self._poller.wake = self._waker.wake
 
     # ----------------------------------------------------------------- what is served
     def add_listener(self, listener: Listener) -> None:
@@ -236,7 +242,7 @@ class BaseLoop:
 
     def add_stream(self, stream: Stream) -> None:
         """Serve a stream that is connected already."""
-        self._admit(stream, self._acceptor)
+        self._admit(stream, self._acceptor, given=True)
 
     @property
     def sockets(self) -> list[Any]:
@@ -266,17 +272,22 @@ class BaseLoop:
 
     # ----------------------------------------------------------------- turning
     def _turn(self, timeout: float | None) -> None:
-        """One round: poll, handle what is ready, look after deadlines."""
+        """One round: poll, handle what is ready, look after deadlines.
+
+        Where ``_epoch`` changes, another thread has taken over: it polls now, and finds the rest.
+        """
+        epoch = self._epoch
         for source, mask in self._poller.poll(self._shorter(timeout)):
             if type(source) is Link:
                 try:
-                    if not self._ready(source, mask):
-                        return  # another thread polls now, and will find the rest
+                    self._ready(source, mask)
                 except Exception as exc:  # a mistake of ours must not cost the other clients
                     log.exception("%s: unexpected error, closing", source.connection.peer)
                     self._close(source, exc)
             else:
                 self._ready_other(source)
+            if self._epoch != epoch:
+                return
         now = time.monotonic()
         if now >= self._next_sweep or self._greeting:
             self._sweep(now)
@@ -328,17 +339,15 @@ class BaseLoop:
             source.failures = 0
             self._admit(stream, source.acceptor)
 
-    def _admit(self, stream: Stream, acceptor: Acceptor) -> None:
-        wrap = getattr(acceptor, "wrap", None)
+    def _admit(self, stream: Stream, acceptor: Acceptor, *, given: bool = False) -> None:
         try:
             stream.settimeout(0)
-            if wrap is not None and not getattr(stream, "given", False):
-                stream = wrap(stream)
-                stream.settimeout(0)
             if len(self._links) >= self._settings.MAX_CONNECTIONS:
                 self._turn_away(stream, f"too many connections (MAX_CONNECTIONS={self._settings.MAX_CONNECTIONS})")
                 return
-            connection = acceptor.connection(stream)
+            connection = acceptor.connection(stream, given=given)
+            stream = connection.stream
+            stream.settimeout(0)
         except Exception as exc:  # layers are plugin code
             log.warning("a connection could not be set up: %s: %s", type(exc).__name__, exc)
             stream.close()
@@ -358,16 +367,13 @@ class BaseLoop:
         stream.close()
 
     # ----------------------------------------------------------------- bytes come
-    def _ready(self, link: Link, mask: int) -> bool:
-        """Handle a link that is ready; False when this thread does not turn the loop any more."""
+    def _ready(self, link: Link, mask: int) -> None:
         if link.busy:
             self._park(link)
-            return True
-        if mask & WRITE and not self._flush(link):
-            return True
-        if mask & READ:
-            return self._receive(link)
-        return True
+        elif mask & WRITE:
+            self._flush(link)
+        else:
+            self._receive(link)
 
     def _park(self, link: Link) -> None:
         """Stop polling a link whose call is still running; whoever runs it puts it back."""
@@ -376,7 +382,7 @@ class BaseLoop:
                 link.parked = True
                 self._poller.set(link, 0)
 
-    def _receive(self, link: Link) -> bool:
+    def _receive(self, link: Link) -> None:
         connection = link.connection
         reader = connection.reader
         stream = link.stream
@@ -393,29 +399,19 @@ class BaseLoop:
                     reader.wrote(count)
                 if not count:
                     self._close(link, None)
-                    return True
+                    return
                 if not stream.pending():
                     break
         except BlockingIOError:
             pass
         except OSError as exc:
             self._close(link, exc)
-            return True
-        return self._work(link)
+            return
+        self._work(link)
 
-    def _work(self, link: Link) -> bool:
-        """Run what a link's connection has to do; False when this thread does not turn the loop any more."""
+    def _work(self, link: Link) -> None:
+        """Run what a link's connection has to do."""
         raise NotImplementedError
-
-    def _step(self, link: Link) -> bool:
-        """Run one task of a link in this thread; False when there is none, or it cannot go on now."""
-        connection = link.connection
-        task = connection.next_task()
-        if task is None:
-            if connection.closing:
-                self._close(link, None)
-            return False
-        return self._deliver(link, task.run())
 
     def _deliver(self, link: Link, message: Message | None) -> bool:
         """Send; False when the link has to wait (or is closed)."""
@@ -472,7 +468,7 @@ class BaseLoop:
             self._poller.set(link, READ)
             # requests that came behind the one that was answered are in the reader already
             if link.connection.reader.partial:
-                return self._work(link)
+                self._work(link)
         return True
 
     # ----------------------------------------------------------------- clients go
@@ -501,10 +497,17 @@ class BaseLoop:
         if now < self._next_sweep:
             return
         self._next_sweep = now + SWEEP_INTERVAL
+        # those that are through or gone, but stand behind one that is slow
+        self._greeting = deque(
+            link for link in greeting if link.connection.deadline is not None and link.fd in self._links
+        )
         while self._paused:
             self._poller.set(self._paused.pop(), READ)
+        epoch = self._epoch
         for link in list(self._links.values()):
             self._check_idle(link, now)
+            if self._epoch != epoch:
+                return
 
     def _check_idle(self, link: Link, now: float) -> None:
         # no clock is read when bytes come: that they came is noted, and dated here
@@ -549,8 +552,7 @@ class BaseLoop:
             if self._closed:
                 return
             self._closed = True
-        self._stop = True
-        self._waker.wake()
+        self.shutdown()
         self._drain()
         self._end_threads()
         for source in self._listeners:

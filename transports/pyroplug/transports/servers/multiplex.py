@@ -53,16 +53,28 @@ class MultiplexLoop(BaseLoop):
         self._turn(0)
         self._keep_house()
 
-    def _work(self, link: Link) -> bool:
+    def _work(self, link: Link) -> None:
+        connection = link.connection
         link.busy = True
+        interrupted = False
         try:
-            while self._step(link):
-                pass
+            while True:
+                task = connection.next_task()
+                if task is None:
+                    if connection.closing:
+                        self._close(link, None)
+                    break
+                message = task.run()
+                interrupted = isinstance(getattr(task, "error", None), KeyboardInterrupt)
+                if not self._deliver(link, message) or interrupted:
+                    break
         finally:
             link.busy = False
         if link.out and link.fd in self._links:
             self._flush(link)
-        return True
+        if interrupted and threading.current_thread() is threading.main_thread():
+            # the caller was told; most likely it was Ctrl-C, and that is meant for this program
+            raise KeyboardInterrupt
 
     def _running(self, link: Link) -> bool:
         # a call that runs in this very thread asked for the end: it cannot be waited for

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyroplug.core.connection import Task
-from pyroplug.core.errors import OverloadError
+from pyroplug.core.errors import OverloadError, PyroError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
 from pyroplug.core.plugins import PluginInfo
@@ -47,6 +47,18 @@ RETRY_AFTER = 0.5
 """What an OverloadError recommends (seconds)."""
 
 
+class _Ending:
+    """Stands for the end of a connection, where the standby looks for a task."""
+
+    quick = True
+
+    def run(self) -> Message | None:
+        return None
+
+    def refuse(self, error: PyroError) -> Message | None:
+        return None
+
+
 class ThreadLoop(BaseLoop):
     """Leader, standby and workers."""
 
@@ -61,7 +73,6 @@ class ThreadLoop(BaseLoop):
         self._threads: set[threading.Thread] = set()
         self._leader: threading.Thread | None = None
         self._standby: threading.Thread | None = None
-        self._epoch = 0  # changes with each new leader
         self._busy = 0  # calls that run in threads other than the leader
         self._idle = 0
         self._queue: deque[tuple[Link, Task]] = deque()
@@ -184,6 +195,8 @@ class ThreadLoop(BaseLoop):
         with self._roles:
             if self._leader is me:
                 self._leader = None
+            else:
+                self._busy -= 1  # counted when the lead was lost; whatever was running has ended
 
     def _stand_by(self, me: threading.Thread) -> None:
         seen: Task | None = None
@@ -195,7 +208,7 @@ class ThreadLoop(BaseLoop):
                 if quiet > TICKS_TO_NAP:
                     self._alarm.clear()
                     self._napping = True
-                    if self._current is None and not self._stop and not self._paused_run:
+                    if not self._something_to_do():  # looked at again, now that the leader can see us napping
                         self._alarm.wait()
                     self._napping = False
                     quiet = 0
@@ -209,6 +222,9 @@ class ThreadLoop(BaseLoop):
         with self._roles:
             if self._standby is me:
                 self._standby = None
+
+    def _something_to_do(self) -> bool:
+        return self._current is not None or self._stop or self._paused_run
 
     def _take_over(self, me: threading.Thread, current: Task) -> bool:
         with self._roles:
@@ -226,7 +242,7 @@ class ThreadLoop(BaseLoop):
             return True
 
     # ----------------------------------------------------------------- calls
-    def _work(self, link: Link) -> bool:
+    def _work(self, link: Link) -> None:
         connection = link.connection
         lock = self._turn_lock
         epoch = self._epoch
@@ -240,7 +256,7 @@ class ThreadLoop(BaseLoop):
             if (self._busy >= self._pool_size or self._queue) and not task.quick:
                 message = self._enqueue(link, task)
                 if message is None:
-                    return True  # the link stays busy: a worker has it now
+                    return  # the link stays busy: a worker has it now
             else:
                 self._current = task
                 if self._napping:
@@ -248,17 +264,31 @@ class ThreadLoop(BaseLoop):
                     self._alarm.set()
                 message = task.run()
                 with lock:
-                    self._current = None
                     demoted = self._epoch != epoch
+                    if not demoted:  # otherwise it says what the new leader runs
+                        self._current = None
                 if demoted:
                     self._finish(link, message)
-                    return False
+                    return
             if not self._deliver(link, message):
                 break
         link.busy = False
         if link.out:
             self._flush(link)
-        return True
+
+    def _close(self, link: Link, error: BaseException | None) -> None:
+        if threading.current_thread() is not self._leader:
+            super()._close(link, error)
+            return
+        # what is told of the end may be slow code of the program: the standby has an eye on it
+        epoch = self._epoch
+        self._current = _Ending()
+        try:
+            super()._close(link, error)
+        finally:
+            with self._turn_lock:
+                if self._epoch == epoch:
+                    self._current = None
 
     def _enqueue(self, link: Link, task: Task) -> Message | None:
         """Let a task wait for a worker, or get the reply that refuses it."""
@@ -277,7 +307,11 @@ class ThreadLoop(BaseLoop):
         )
 
     def _run_queued(self, link: Link, task: Task) -> None:
-        self._finish(link, task.run())
+        try:
+            self._finish(link, task.run())
+        finally:
+            with self._roles:
+                self._busy -= 1
 
     def _finish(self, link: Link, message: Message | None) -> None:
         """A worker ends a call: send the reply, run what the client has sent since, give the link back."""
@@ -291,8 +325,6 @@ class ThreadLoop(BaseLoop):
                     break
                 message = task.run()
         finally:
-            with self._roles:
-                self._busy -= 1
             with self._lock:
                 link.busy = False
                 parked, link.parked = link.parked, False

@@ -1,0 +1,100 @@
+"""The systems that are measured: one adapter module each.
+
+An adapter has three functions and a list::
+
+    SPECS = [Spec("mine-msgpack", "mine", {"serializer": "msgpack"})]
+
+    def missing() -> str | None: ...                        # why it cannot run here
+    def serve(spec, address, ready) -> None: ...            # in the server process; never returns
+    def connect(spec, location) -> Client: ...              # in the client process
+
+``address`` is None for TCP (any free port on 127.0.0.1) or the path of a Unix socket; ``ready(location)`` is
+called once clients can come, with whatever text ``connect`` needs.  A new adapter is named in ``MODULES``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+__all__ = ["MODULES", "Adapter", "Client", "Echo", "Ready", "Spec", "Target", "adapter", "all_specs"]
+
+MODULES = ("raw", "ours", "pyro5", "rpyc_")
+"""The adapters, in the order of the tables."""
+
+Ready = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One system in one configuration."""
+
+    name: str
+    """What the tables call it."""
+    module: str
+    """The adapter."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    peer: str = ""
+    """The name of the peer system to compare with (Pyro5 with the same serializer)."""
+    rows: tuple[str, ...] = ()
+    """The only workloads for it; () for all it can do."""
+    tree: str = ""
+    """Another source tree to measure instead of the installed one."""
+    note: str = ""
+
+    def at(self, tree: str, label: str) -> Spec:
+        """The same, from another source tree."""
+        return replace(self, tree=tree, name=f"{self.name}@{label}")
+
+
+class Target(Protocol):
+    """What a call is made on; the workloads say ``target.echo(value)``, as a program would."""
+
+    def echo(self, value: Any, /) -> Any:
+        """Give the value back."""
+        ...
+
+
+@dataclass
+class Client:
+    """A connection.  Later workloads add optional members here (batch, oneway, stream)."""
+
+    target: Target
+    close: Callable[[], object]
+
+
+@dataclass
+class Echo:
+    """A target made of a function."""
+
+    echo: Callable[[Any], Any]
+
+
+class Adapter(Protocol):
+    """The shape of an adapter module."""
+
+    SPECS: list[Spec]
+
+    def missing(self) -> str | None:
+        """Why the system cannot be measured here, or None."""
+        ...
+
+    def serve(self, spec: Spec, address: str | None, ready: Ready) -> None:
+        """Serve until the process is killed."""
+        ...
+
+    def connect(self, spec: Spec, location: str) -> Client:
+        """A connection, ready for calls (systems that connect late may do so in the first call)."""
+        ...
+
+
+def adapter(module: str) -> Adapter:
+    """The adapter of that name."""
+    return cast(Adapter, importlib.import_module(f"benchmarks.systems.{module}"))
+
+
+def all_specs() -> list[Spec]:
+    """Every configuration of every system, installed or not."""
+    return [spec for module in MODULES for spec in adapter(module).SPECS]

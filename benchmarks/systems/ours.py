@@ -1,0 +1,55 @@
+"""pyroplug itself, with the default plugins: two server loops, three serializers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from . import Client, Ready, Spec
+
+SPECS = [
+    Spec(f"pyroplug-{loop}-{name}", "ours", {"loop": loop, "serializer": name}, peer=f"pyro5-thread-{name}")
+    for loop in ("thread", "multiplex")
+    for name in ("msgpack", "serpent", "json")
+]
+
+
+def missing() -> str | None:
+    return None
+
+
+class Target:
+    """What is served; exposed when the server starts, so that this module can be imported without pyroplug."""
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+
+def _kernel(spec: Spec) -> Any:
+    from pyroplug.api import Kernel
+
+    return Kernel(
+        settings={"SERVERTYPE": spec.options["loop"], "SERIALIZER": spec.options["serializer"]},
+        environ={},
+    )
+
+
+def serve(spec: Spec, address: str | None, ready: Ready) -> None:
+    from pyroplug.api import Daemon, expose
+
+    where: dict[str, Any] = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
+    with Daemon(kernel=_kernel(spec), **where) as daemon:
+        ready(str(daemon.register(expose(Target)(), "echo")))
+        daemon.requestLoop()
+
+
+@functools.cache
+def _client_kernel(options: tuple[tuple[str, str], ...]) -> Any:
+    return _kernel(Spec("", "", dict(options)))
+
+
+def connect(spec: Spec, location: str) -> Client:
+    from pyroplug.api import Proxy
+
+    proxy = Proxy(location, kernel=_client_kernel(tuple(spec.options.items())))
+    return Client(proxy, proxy._pyroRelease)

@@ -1,0 +1,75 @@
+"""Pyro5 as it comes: the thread server with each serializer, and the multiplex server once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import Client, Ready, Spec
+
+SPECS = [
+    *(
+        Spec(f"pyro5-thread-{name}", "pyro5", {"loop": "thread", "serializer": name})
+        for name in ("msgpack", "serpent", "json")
+    ),
+    Spec(
+        "pyro5-multiplex-msgpack",
+        "pyro5",
+        {"loop": "multiplex", "serializer": "msgpack"},
+        peer="pyro5-thread-msgpack",
+        rows=("echo-42", "echo-dict"),
+    ),
+]
+
+
+def missing() -> str | None:
+    try:
+        import Pyro5.api
+    except ImportError as exc:
+        return f"{exc} (pip install Pyro5)"
+    return None if Pyro5.api else ""
+
+
+class Target:
+    """What is served."""
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+
+def _configure(spec: Spec) -> None:
+    from Pyro5.api import config
+
+    config.SERVERTYPE = spec.options["loop"]
+    config.SERIALIZER = spec.options["serializer"]
+
+
+def serve(spec: Spec, address: str | None, ready: Ready) -> None:
+    from Pyro5.api import Daemon, expose
+
+    _configure(spec)
+    where = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
+    daemon = Daemon(**where)
+    ready(str(daemon.register(expose(Target)(), "echo")))
+    daemon.requestLoop()
+
+
+def connect(spec: Spec, location: str) -> Client:
+    from Pyro5.api import Proxy
+
+    _configure(spec)
+    proxy = Proxy(location)
+    if spec.options["serializer"] in {"serpent", "json"}:
+        # bytes come back as a dict with base64 text: what a program has to do to get its bytes belongs to the call
+        return Client(_DecodingTarget(proxy), proxy._pyroRelease)
+    return Client(proxy, proxy._pyroRelease)
+
+
+class _DecodingTarget:
+    """Leaves everything as it is, apart from bytes."""
+
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+        self.echo: Any = proxy.echo
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._proxy, name)

@@ -1,0 +1,152 @@
+"""The limits: blocking sockets, a length before each message, a thread for each connection, and nothing else.
+
+``raw-msgpack`` packs and unpacks on both sides; ``raw-bytes`` only moves bytes, through a buffer that is reused.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from . import Client, Echo, Ready, Spec
+
+SPECS = [
+    Spec("raw-msgpack", "raw", {"serializer": "msgpack"}, note="the limit"),
+    Spec("raw-bytes", "raw", rows=("bytes-1mb",), note="the limit for bytes"),
+]
+
+_LENGTH = struct.Struct("!I")
+_BUFFER = 64 * 1024
+
+
+def missing() -> str | None:
+    try:
+        import msgpack
+    except ImportError as exc:
+        return str(exc)
+    return None if msgpack else ""
+
+
+def _receive(sock: socket.socket, buffer: memoryview) -> bytes:
+    """One message; small ones arrive with a single system call."""
+    count = sock.recv_into(buffer)
+    if not count:
+        raise EOFError
+    while count < 4:
+        count += _some(sock, buffer[count:])
+    size = 4 + _LENGTH.unpack_from(buffer)[0]
+    if size <= len(buffer):
+        while count < size:
+            count += _some(sock, buffer[count:])
+        return bytes(buffer[4:size])
+    large = bytearray(size)
+    view = memoryview(large)
+    view[:count] = buffer[:count]
+    while count < size:
+        count += _some(sock, view[count:])
+    return bytes(view[4:])
+
+
+def _some(sock: socket.socket, view: memoryview) -> int:
+    count = sock.recv_into(view)
+    if not count:
+        raise EOFError
+    return count
+
+
+def _codec() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
+    import msgpack
+
+    return msgpack.Packer(use_bin_type=True).pack, msgpack.unpackb
+
+
+def _serve_msgpack(sock: socket.socket) -> None:
+    pack, unpack = _codec()
+    buffer = memoryview(bytearray(_BUFFER))
+    try:
+        while True:
+            data = pack(unpack(_receive(sock, buffer)))
+            sock.sendall(_LENGTH.pack(len(data)) + data)
+    except (EOFError, OSError):
+        sock.close()
+
+
+def _serve_bytes(sock: socket.socket) -> None:
+    buffer = bytearray(_BUFFER)
+    try:
+        while True:
+            view = memoryview(buffer)
+            count = _some(sock, view)
+            while count < 4:
+                count += _some(sock, view[count:])
+            size = 4 + _LENGTH.unpack_from(buffer)[0]
+            if size > len(buffer):
+                first = bytes(view[:count])
+                view.release()
+                buffer = bytearray(size)
+                view = memoryview(buffer)
+                view[:count] = first
+            while count < size:
+                count += _some(sock, view[count:size])
+            sock.sendall(view[:size])
+    except (EOFError, OSError):
+        sock.close()
+
+
+def serve(spec: Spec, address: str | None, ready: Ready) -> None:
+    if address is None:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        ready(f"127.0.0.1 {listener.getsockname()[1]}")
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(address)
+        listener.listen(1024)
+        ready(address)
+    handler = _serve_msgpack if spec.options else _serve_bytes
+    while True:
+        sock, _ = listener.accept()
+        if address is None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=handler, args=(sock,), daemon=True).start()
+
+
+def connect(spec: Spec, location: str) -> Client:
+    if " " in location:
+        host, port = location.split()
+        sock = socket.create_connection((host, int(port)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    else:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(location)
+    if not spec.options:
+        return Client(Echo(_bytes_echo(sock)), sock.close)
+    pack, unpack = _codec()
+    buffer = memoryview(bytearray(_BUFFER))
+
+    def echo(value: Any) -> Any:
+        data = pack(value)
+        sock.sendall(_LENGTH.pack(len(data)) + data)
+        return unpack(_receive(sock, buffer))
+
+    return Client(Echo(echo), sock.close)
+
+
+def _bytes_echo(sock: socket.socket) -> Callable[[bytes], object]:
+    def echo(value: bytes) -> object:
+        nonlocal buffer
+        size = 4 + len(value)
+        if size > len(buffer):
+            buffer = bytearray(size)
+        sock.sendmsg((_LENGTH.pack(len(value)), value[:0]))
+        sock.sendall(value)
+        count = 0
+        with memoryview(buffer) as view:
+            while count < size:
+                count += _some(sock, view[count:size])
+        return buffer
+
+    buffer = bytearray(_BUFFER)
+    return echo
