@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
-__all__ = ["MODULES", "Adapter", "Client", "Echo", "Ready", "Spec", "Target", "adapter", "all_specs"]
+__all__ = ["MODULES", "Adapter", "Client", "Echo", "Ready", "Spec", "Target", "adapter", "all_specs", "rows_of"]
 
 MODULES = ("raw", "ours", "pyro5", "rpyc_")
 """The adapters, in the order of the tables."""
@@ -88,6 +88,11 @@ class Adapter(Protocol):
     def connect(self, spec: Spec, location: str) -> Client:
         """A connection, ready for calls (systems that connect late may do so in the first call)."""
         ...
+
+
+def rows_of(serializer: str) -> tuple[str, ...]:
+    """The workloads that a serializer can do: json has no bytes."""
+    return ("echo-42", "echo-dict", "echo-42-unix", "connect") if serializer == "json" else ()
 
 
 def adapter(module: str) -> Adapter:

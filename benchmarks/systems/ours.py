@@ -5,10 +5,16 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from . import Client, Ready, Spec
+from . import Client, Ready, Spec, rows_of
 
 SPECS = [
-    Spec(f"pyroplug-{loop}-{name}", "ours", {"loop": loop, "serializer": name}, peer=f"pyro5-thread-{name}")
+    Spec(
+        f"pyroplug-{loop}-{name}",
+        "ours",
+        {"loop": loop, "serializer": name},
+        peer=f"pyro5-thread-{name}",
+        rows=rows_of(name),
+    )
     for loop in ("thread", "multiplex")
     for name in ("msgpack", "serpent", "json")
 ]

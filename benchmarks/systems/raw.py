@@ -30,7 +30,7 @@ def missing() -> str | None:
     return None if msgpack else ""
 
 
-def _receive(sock: socket.socket, buffer: memoryview) -> bytes:
+def _receive(sock: socket.socket, buffer: memoryview) -> memoryview:
     """One message; small ones arrive with a single system call."""
     count = sock.recv_into(buffer)
     if not count:
@@ -41,13 +41,13 @@ def _receive(sock: socket.socket, buffer: memoryview) -> bytes:
     if size <= len(buffer):
         while count < size:
             count += _some(sock, buffer[count:])
-        return bytes(buffer[4:size])
+        return buffer[4:size]
     large = bytearray(size)
     view = memoryview(large)
     view[:count] = buffer[:count]
     while count < size:
         count += _some(sock, view[count:])
-    return bytes(view[4:])
+    return view[4:]
 
 
 def _some(sock: socket.socket, view: memoryview) -> int:
@@ -57,7 +57,7 @@ def _some(sock: socket.socket, view: memoryview) -> int:
     return count
 
 
-def _codec() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
+def _codec() -> tuple[Callable[[Any], bytes], Callable[[memoryview], Any]]:
     import msgpack
 
     return msgpack.Packer(use_bin_type=True).pack, msgpack.unpackb
@@ -140,8 +140,9 @@ def _bytes_echo(sock: socket.socket) -> Callable[[bytes], object]:
         size = 4 + len(value)
         if size > len(buffer):
             buffer = bytearray(size)
-        sock.sendmsg((_LENGTH.pack(len(value)), value[:0]))
-        sock.sendall(value)
+        sent = sock.sendmsg((_LENGTH.pack(len(value)), value))
+        if sent < size:
+            sock.sendall(memoryview(value)[sent - 4 :])
         count = 0
         with memoryview(buffer) as view:
             while count < size:

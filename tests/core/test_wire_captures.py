@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pyroplug.core.connection import ClientConnection, ServerConnection, State
+from pyroplug.core.connection import ClientConnection, ServerConnection
 from pyroplug.core.daemon import Daemon
 from pyroplug.core.errors import (
     ConnectionRefusedByPeer,
@@ -146,7 +146,8 @@ def same(a: Any, b: Any) -> bool:
 # ------------------------------------------------------------------------------------------------ the codec
 def test_all_messages_of_the_protocol_are_here() -> None:
     assert len(MESSAGES) > 500
-    assert {capture.frame.type for capture in MESSAGES} == {1, 2, 3, 4, 5, 6}
+    assert {c.frame.type for c in MESSAGES if c.to_server} == {CONNECT, INVOKE, PING}
+    assert {c.frame.type for c in MESSAGES if not c.to_server} == {CONNECTOK, CONNECTFAIL, RESULT, PING}
 
 
 @pytest.mark.feature("F320")
@@ -237,7 +238,7 @@ def test_the_message_of_another_generation_is_refused_by_its_version() -> None:
         reader.feed(bytes([byte]))
         assert reader.next_frame() is None
     reader.feed(capture.raw[5:6])
-    with pytest.raises(RemoteProtocolError, match="^invalid protocol version: 48$"):
+    with pytest.raises(RemoteProtocolError, match=r"^invalid protocol version: 48$"):
         reader.next_frame()
 
 
@@ -286,8 +287,8 @@ def test_a_recorded_result_is_the_value_that_was_meant(kernel: Kernel, request_:
     name, text = reply.scenario, reply.meaning
     if "client sees " in text:
         kind, _, shown = text.partition("client sees ")[2].partition(" ")
-        if isinstance(value, (bytes, bytearray)):
-            assert shown.strip("'\"") == repr(bytes(value)).strip("'\"") or kind in ("bytes", "bytearray", "dict")
+        if name == "type_bytearray":
+            assert value == b"ab"  # Pyro's client sees a dict of base64 with serpent
         else:
             assert type(value).__name__ == kind
             assert str(value) == shown.strip("'\"")
@@ -296,7 +297,7 @@ def test_a_recorded_result_is_the_value_that_was_meant(kernel: Kernel, request_:
         assert value == expected
         assert ascii(value) == text.removeprefix("RESULT ").replace("\\u00e9", "\\xe9")
     elif name == "call_bytes":
-        assert value == {"data": "AP8gcmF3", "encoding": "base64"} or value == b"\x00\xff raw"
+        assert value == b"\x00\xff raw"
     elif name == "call_kinds":
         assert same(value, {"t": (1, 2), "l": [1.5, None, True], "n": -5, "s": "x"})
     elif name == "daemon_registered":
@@ -335,7 +336,7 @@ def test_a_recorded_exception_is_raised(kernel: Kernel, request_: Capture, reply
     assert type(caught.value) is cls
     if args is not None:
         assert caught.value.args == args
-    lines = caught.value._pyroTraceback  # type: ignore[attr-defined]
+    lines = vars(caught.value)["_pyroTraceback"]
     assert lines[0] == "Traceback (most recent call last):\n"
     if reply.scenario == "exception_attributes":
         assert caught.value.extra == "info"  # type: ignore[attr-defined]
@@ -413,11 +414,11 @@ def test_a_recorded_compressed_welcome_is_understood(kernel: Kernel) -> None:
 @pytest.mark.feature("F225")
 @pytest.mark.parametrize(("request_", "reply"), pairs("connect_unknown_object connect_denied"))
 def test_a_recorded_refusal_is_raised_with_its_reason(kernel: Kernel, request_: Capture, reply: Capture) -> None:
-    with pytest.raises(ConnectionRefusedByPeer, match="^connection to memory:pair rejected: ") as caught:
+    with pytest.raises(ConnectionRefusedByPeer, match=r"^connection to memory:pair rejected: ") as caught:
         greeted(kernel, reply)
-    assert caught.value.reason == {"connect_unknown_object": "unknown object", "connect_denied": "go away"}[
-        reply.scenario
-    ]
+    assert (
+        caught.value.reason == {"connect_unknown_object": "unknown object", "connect_denied": "go away"}[reply.scenario]
+    )
 
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)
@@ -449,7 +450,7 @@ class Demo:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._value = 0
+        self._value = 11
         self._sub = Sub()
         self.fired: list[int] = []
         self.has_fired = threading.Event()
@@ -464,7 +465,7 @@ class Demo:
         return [[value], kwargs] if kwargs else value
 
     def boom(self) -> float:
-        return 1 // 0
+        return 1 / 0
 
     def boom2(self) -> None:
         error = ValueError("bad", 42)
@@ -541,8 +542,8 @@ class Served:
     demo: Demo
     endpoint: Any
 
-    def answers(self, *requests: bytes) -> tuple[list[Frame], ServerConnection]:
-        """What a client gets that sends these messages over one connection."""
+    def answers(self, *requests: bytes) -> tuple[list[Frame], bool]:
+        """What a client gets that sends these messages over one connection, and whether that is closed then."""
         ours, _ = memory_pair()
         connection = ServerConnection(self.endpoint, ours)
         replies: list[Frame] = []
@@ -553,26 +554,21 @@ class Served:
                     message = task.run()
                     if message is not None:
                         replies.append(one_frame(message if isinstance(message, bytes) else b"".join(message)))
+            return replies, connection.closing
         finally:
             connection.closed()
-        return replies, connection
-
-
-@pytest.fixture(scope="module")
-def _served(kernel: Kernel) -> Iterator[Served]:
-    demo = Demo(kernel)
-    with DemoDaemon(kernel=kernel) as daemon:
-        daemon.register(demo, "demo")
-        daemon.register(demo._sub, "obj_subbae54d")
-        with pytest.warns(UserWarning, match="doesn't expose anything"):
-            daemon.register(Hidden(), "hidden")
-        yield Served(daemon, demo, daemon._endpoint)
 
 
 @pytest.fixture
-def served(_served: Served) -> Served:
-    _served.demo._value = 11
-    return _served
+def served(kernel: Kernel) -> Iterator[Served]:
+    demo = Demo(kernel)
+    daemon = DemoDaemon(memory=True, kernel=kernel)
+    with daemon:
+        daemon.register(demo, "demo")
+        with pytest.warns(UserWarning, match="doesn't expose anything"):
+            daemon.register(Hidden(), "hidden")
+        daemon.register(demo._sub, "obj_subbae54d")
+        yield Served(daemon, demo, daemon._endpoint)
 
 
 def decoded(kernel: Kernel, frame: Frame) -> Any:
@@ -599,23 +595,25 @@ CALLS = (
 def test_our_server_answers_a_recorded_request_as_pyro_does(
     kernel: Kernel, served: Served, request_: Capture, reply: Capture
 ) -> None:
-    (_, answer), connection = served.answers(hello_of(request_.serializer), request_.raw)
+    (_, answer), hung_up = served.answers(hello_of(request_.serializer), request_.raw)
     theirs = reply.frame
+    assert not hung_up
     assert answer.type == RESULT
     assert (answer.serializer_id, answer.seq) == (theirs.serializer_id, theirs.seq)
     assert answer.flags == theirs.flags & ~FLAG_CORR_ID  # they make one up when there was none
-    assert not connection.closing or connection.state is State.CLOSED
     ours, expected = decoded(kernel, answer), decoded(kernel, theirs)
     if reply.scenario == "daemon_get_metadata":
         ours, expected = ({k: set(v) for k, v in each.items()} for each in (ours, expected))
+    elif reply.scenario == "daemon_registered":
+        expected = expected[:4]  # theirs had further objects of that kind in the end
     if isinstance(expected, BaseException):
         assert type(ours) is type(expected)
         if reply.scenario != "exception_unknown_object":  # ours names the object
             assert ours.args == expected.args
         assert getattr(ours, "extra", None) == getattr(expected, "extra", None)
-        lines = ours._pyroTraceback
+        lines = vars(ours)["_pyroTraceback"]
         assert lines[0].startswith("Traceback")
-        assert lines[-1].rstrip().startswith(f"{'mymod.MyErr' if reply.scenario == 'exception_custom_class' else ''}")
+        assert str(ours.args[0]) in lines[-1] or reply.scenario == "exception_custom_class"
     else:
         assert same(ours, expected)
 
@@ -640,13 +638,13 @@ def test_our_server_answers_with_a_proxy_for_a_registered_object(
 def test_our_server_answers_a_recorded_handshake_as_pyro_does(
     kernel: Kernel, served: Served, request_: Capture, reply: Capture
 ) -> None:
-    (answer,), connection = served.answers(request_.raw)
+    (answer,), hung_up = served.answers(request_.raw)
     theirs = reply.frame
     assert (answer.type, answer.serializer_id, answer.seq) == (theirs.type, theirs.serializer_id, theirs.seq)
     ours, expected = decoded(kernel, answer), decoded(kernel, theirs)
     if answer.type == CONNECTFAIL:
         assert ours.startswith(expected)
-        assert connection.closing
+        assert hung_up
     else:
         assert ours.keys() == expected.keys()
         assert same(ours["handshake"], expected["handshake"])
@@ -655,7 +653,8 @@ def test_our_server_answers_a_recorded_handshake_as_pyro_does(
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_all_recorded_calls_of_one_client_in_a_row(kernel: Kernel, served: Served, serializer: str) -> None:
-    requests, replies = [], []
+    requests: list[Capture] = []
+    replies: list[Capture] = []
     for name in CALLS.split():
         for capture in scenario(name, serializer):
             (requests if capture.to_server else replies).append(capture)
@@ -718,25 +717,25 @@ def test_one_connection_may_mix_serializers(kernel: Kernel, served: Served) -> N
 @pytest.mark.feature("F115")
 def test_another_generation_gets_the_answer_of_pyro(served: Served) -> None:
     request, reply = (c for c in CAPTURES if c.scenario == "wrong_version")
-    (answer,), connection = served.answers(request.raw)
+    (answer,), hung_up = served.answers(request.raw)
     assert (answer.type, answer.serializer_id, answer.seq) == (CONNECTFAIL, MARSHAL_ID, 0)
     assert read_marshalled_text(answer.payload) == read_marshalled_text(reply.frame.payload)
-    assert connection.closing
+    assert hung_up
 
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_a_second_handshake_ends_the_connection_without_a_word(served: Served, serializer: str) -> None:
-    (welcome,), connection = served.answers(hello_of(serializer), hello_of(serializer))
+    (welcome,), hung_up = served.answers(hello_of(serializer), hello_of(serializer))
     assert welcome.type == CONNECTOK
-    assert connection.closing
+    assert hung_up
 
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_a_call_before_the_handshake_is_refused_in_marshal(served: Served, serializer: str) -> None:
-    (answer,), connection = served.answers(scenario("call", serializer)[0].raw)
+    (answer,), hung_up = served.answers(scenario("call", serializer)[0].raw)
     assert (answer.type, answer.serializer_id) == (CONNECTFAIL, MARSHAL_ID)
     assert "unexpected message type 4" in read_marshalled_text(answer.payload)
-    assert connection.closing
+    assert hung_up
 
 
 @pytest.mark.feature("F173")
@@ -744,7 +743,7 @@ def test_on_a_given_socket_the_first_message_may_be_a_call(kernel: Kernel, serve
     metadata, add = (c for c in scenario("connected_socket", "serpent") if c.to_server)
     served.daemon.register(Demo(kernel), "d", force=True)
     ours, _ = memory_pair()
-    connection = ServerConnection(served.endpoint, ours, handshake=False)
+    connection = ServerConnection(served.endpoint, ours, given=True)
     replies = []
     for capture in (metadata, add):
         connection.receive(capture.raw)
@@ -759,15 +758,9 @@ def test_on_a_given_socket_the_first_message_may_be_a_call(kernel: Kernel, serve
     assert replies[1] == 3
 
 
-@pytest.mark.parametrize("name", ["ExceptionWrapper in a batch"])
-def test_a_recorded_batch_reply_holds_a_wrapped_exception(kernel: Kernel, name: str) -> None:
-    for serializer in ("serpent", "json", "msgpack"):
-        value = decoded(kernel, scenario("batch", serializer)[-1].frame)
-        assert value[0] == 3
-        assert isinstance(value[2], ExceptionWrapper)
-        assert type(value[2].exception) is ZeroDivisionError
-
-
-@pytest.mark.parametrize("kind", [CONNECT, INVOKE])
-def test_the_types_of_requests_are_those_of_the_recorded_ones(kind: int) -> None:
-    assert any(capture.frame.type == kind and capture.to_server for capture in MESSAGES)
+@pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
+def test_a_recorded_batch_reply_holds_a_wrapped_exception(kernel: Kernel, serializer: str) -> None:
+    value = decoded(kernel, scenario("batch", serializer)[-1].frame)
+    assert value[0] == 3
+    assert isinstance(value[2], ExceptionWrapper)
+    assert type(value[2].exception) is ZeroDivisionError

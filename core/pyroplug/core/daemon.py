@@ -399,7 +399,7 @@ class _Endpoint:
 
     def housekeeping(self) -> None:
         daemon = self._daemon
-        isolated("housekeeping", daemon.housekeeping)
+        _isolated("housekeeping", daemon.housekeeping)
         daemon.kernel.hooks.housekeeping(daemon, time.monotonic())
 
     # ----------------------------------------------------------------- for connections
@@ -420,11 +420,11 @@ class _Endpoint:
         self._daemon.kernel.hooks.opened(connection)
 
     def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
-        isolated("clientDisconnect", self._daemon.clientDisconnect, connection)
+        _isolated("clientDisconnect", self._daemon.clientDisconnect, connection)
         self._daemon.kernel.hooks.closed(connection, error)
 
 
-def isolated(what: str, function: Callable[..., Any], *args: Any) -> None:
+def _isolated(what: str, function: Callable[..., Any], *args: Any) -> None:
     """Run code of the program whose failure must not spread."""
     try:
         function(*args)

@@ -298,7 +298,7 @@ class Hooks:
 
     def daemon_closed(self, daemon: Any) -> None:
         """O5; each implementation isolated."""
-        self._isolated("pyro_daemon_closed", daemon=daemon)
+        self._isolated(self._hook.pyro_daemon_closed, daemon=daemon)
 
     def bind(self, connection: Any) -> list[Steps]:
         """C5."""
@@ -306,22 +306,23 @@ class Hooks:
 
     def opened(self, connection: ServerConnection) -> None:
         """C6; each implementation isolated."""
-        self._isolated("pyro_opened", connection=connection)
+        self._isolated(self._hook.pyro_opened, connection=connection)
 
     def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
         """C6; each implementation isolated."""
-        self._isolated("pyro_closed", connection=connection, error=error)
+        self._isolated(self._hook.pyro_closed, connection=connection, error=error)
 
     def housekeeping(self, daemon: Any, now: float) -> None:
         """P1; each implementation isolated."""
-        self._isolated("pyro_housekeeping", daemon=daemon, now=now)
+        self._isolated(self._hook.pyro_housekeeping, daemon=daemon, now=now)
 
-    def _isolated(self, hook: str, **arguments: Any) -> None:
-        for implementation in reversed(getattr(self._hook, hook).get_hookimpls()):
+    @staticmethod
+    def _isolated(hook: pluggy.HookCaller, **arguments: Any) -> None:
+        for implementation in reversed(hook.get_hookimpls()):
             try:
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
             except Exception:
-                log.exception("plugin %r failed in %s", implementation.plugin_name, hook)
+                log.exception("plugin %r failed in %s", implementation.plugin_name, hook.name)
 
 
 def _given(results: list[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from .errors import DaemonError
 from .members import Members, is_private
 
-__all__ = ["Entry", "ObjectEntry", "ProvidedEntry", "Registry", "WeakEntry"]
+__all__ = ["Entry", "JoinedEntry", "ObjectEntry", "ProvidedEntry", "Registry", "WeakEntry"]
 
 Function = Callable[..., Any]
 

@@ -20,7 +20,7 @@ __all__ = ["CONTROL_VARIABLES", "PREFIX", "Schema", "Setting", "Settings", "near
 
 PREFIX = "PYRO_"
 
-CONTROL_VARIABLES = {
+CONTROL_VARIABLES: Mapping[str, str] = {
     "PYRO_PLUGINS": "which plugins: an exact list, or changes to the default such as '+dill,-retry'",
     "PYRO_DISABLE_PLUGINS": "plugins that must not be loaded, whatever else says so",
     "PYRO_PLUGIN_AUTOLOAD": "0: load no plugin that was not named",

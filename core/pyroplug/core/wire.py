@@ -37,10 +37,13 @@ __all__ = [
     "Frame",
     "FrameReader",
     "Message",
+    "decode_annotations",
     "encode",
+    "encode_annotations",
     "marshalled_text",
     "message_size",
     "read_marshalled_text",
+    "send_all",
     "sniff_version",
 ]
 

@@ -26,7 +26,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -37,7 +37,7 @@ from pyroplug.core.interfaces import Buffer, Stream
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.wire import CONNECT, INVOKE, NO_CORRELATION, Frame, FrameReader, encode, send_all
 
-__all__ = ["LOOPS", "PATIENCE", "TRANSPORTS", "Served", "WirePeer", "as_bytes", "has_ipv6", "make_kernel"]
+__all__ = ["LOOPS", "PATIENCE", "TRANSPORTS", "Serve", "Served", "WirePeer", "as_bytes", "has_ipv6", "make_kernel"]
 
 PATIENCE: Final = 10.0 * float(os.environ.get("PYROPLUG_TEST_TIMEOUT_FACTOR") or 1)
 """Seconds after which something that must happen has failed to."""
@@ -311,3 +311,7 @@ class Served:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+Serve = Callable[..., Served]
+"""What a fixture gives that makes :class:`Served` with some of the arguments chosen already."""

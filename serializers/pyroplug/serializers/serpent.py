@@ -225,11 +225,11 @@ _STRING = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*\"""", 
 _PART = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _COMPLEX = re.compile(rf"(?:(?P<real>[+-]?{_PART})(?=[+-]))?(?P<imag>[+-]?{_PART})[jJ]")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
+_ESCAPES: Mapping[str, str] = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _NAMES: Mapping[str, Any] = {"None": None, "True": True, "False": False}
 _QUOTES = frozenset("'\"")
 _STARTS = frozenset("([{")
-_CLOSERS = {")": "(", "]": "[", "}": "{"}
+_CLOSERS: Mapping[str, str] = {")": "(", "]": "[", "}": "{"}
 _DIGITS = frozenset("0123456789")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _COMMENT = re.compile(r"\s*#[^\n]*\n?")

@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Union
 
 from pyroplug.core.errors import CommunicationError, ConnectionClosedError, TimeoutError
@@ -49,10 +50,10 @@ USE_MSG_WAITALL = hasattr(socket, "MSG_WAITALL") and sys.platform != "win32"
 REUSE_IS_SAFE = os.name == "posix" and sys.platform != "cygwin"
 """Whether SO_REUSEADDR only means "ignore TIME_WAIT"; on Windows it lets two servers share a port."""
 
-_FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+_FAMILIES: Mapping[int, int] = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
 # reserved for documentation, so never local: the route to them is the route to the internet.  No packet is sent.
-_FAR_AWAY = {4: "192.0.2.1", 6: "2001:db8::1"}
+_FAR_AWAY: Mapping[int, str] = {4: "192.0.2.1", 6: "2001:db8::1"}
 
 
 # --------------------------------------------------------------------------- addresses

@@ -41,7 +41,7 @@ LONGEST_PATH: Final = 107 if sys.platform == "linux" else 103
 
 _BUSY_RETRY: Final = 0.01  # seconds between attempts while the server's queue is full
 
-_HINTS: Final = {
+_HINTS: Final[Mapping[int, str]] = {
     errno.ENOENT: "there is no such socket file; is the server running?",
     errno.ECONNREFUSED: "nobody listens there; is the server running?",
     errno.EPROTOTYPE: "it is a socket of another kind",

@@ -1,0 +1,81 @@
+"""The benchmarks: ``make bench``, or ``python benchmarks/bench.py --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # started as a file, and yet part of a package
+
+from benchmarks import report  # noqa: E402
+from benchmarks.measure import Plan, Row, run  # noqa: E402
+from benchmarks.systems import all_specs  # noqa: E402
+from benchmarks.workloads import WORKLOADS  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
+DOCS = ROOT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+FULL = Plan(rounds=15, slice_seconds=0.25)
+QUICK = Plan(rounds=5, slice_seconds=0.08)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short slices, few rounds: under two minutes")
+    parser.add_argument("--rounds", type=int, help="slices for each system")
+    parser.add_argument("--slice", type=float, metavar="SECONDS", help="length of a slice")
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only this one (may be repeated)")
+    parser.add_argument("--system", action="append", metavar="TEXT", help="only systems with this in their names")
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="TREE",
+        help="measure our systems from another source tree as well, in the same run",
+    )
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/benchmarks.md")
+    options = parser.parse_args()
+
+    base = QUICK if options.quick else FULL
+    plan = Plan(options.rounds or base.rounds, options.slice or base.slice_seconds)
+    specs = [
+        variant
+        for spec in all_specs()
+        if not options.system or any(text in spec.name for text in options.system)
+        for variant in (
+            [spec, *(spec.at(tree, Path(tree).name) for tree in options.compare)] if spec.module == "ours" else [spec]
+        )
+    ]
+    workloads = [w for key, w in WORKLOADS.items() if not options.workload or key in options.workload]
+    begin = time.monotonic()
+    rows = run(specs, workloads, plan)
+    print(report.as_text(rows))
+    print(f"\n{plan.rounds} rounds of {plan.slice_seconds:g} s each; {time.monotonic() - begin:.0f} s in all")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report.as_json(rows, plan), indent=1) + "\n", encoding="utf-8")
+    if options.write_docs:
+        write_docs(rows, plan)
+    return 1 if any(name.startswith("pyroplug") for row in rows for name in row.failures) else 0
+
+
+def write_docs(rows: list[Row], plan: Plan) -> None:
+    """Replace the part of the document that holds the results."""
+    text = DOCS.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    machine = report.machine()
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    about = (
+        f"Measured on {machine['date']} with Python {machine['python']} on {machine['system']}; {versions}; "
+        f"{plan.rounds} rounds of {plan.slice_seconds:g} s."
+    )
+    DOCS.write_text(f"{before}{BEGIN}\n\n{about}\n\n{report.as_markdown(rows)}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

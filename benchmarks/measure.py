@@ -1,0 +1,177 @@
+"""Interleaved measuring: in each round every system runs one short slice, each round in another order.
+
+What disturbs the machine for a while disturbs all systems alike, and the median over the rounds forgets it.
+Absolute figures belong to the machine; ratios within one run are the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.processes import Pair, WorkerError, socket_folder, the_cpu
+from benchmarks.systems import Spec, adapter
+from benchmarks.workloads import WORKLOADS, Workload
+
+__all__ = ["Plan", "Result", "Row", "run"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure: ``rounds`` slices of ``slice_seconds`` for each system and workload."""
+
+    rounds: int
+    slice_seconds: float
+
+
+@dataclass
+class Result:
+    """The slices of one system in one workload: microseconds per operation."""
+
+    spec: Spec
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @property
+    def micros(self) -> float:
+        """Microseconds per operation: the median."""
+        return statistics.median(self.wall)
+
+    @property
+    def best(self) -> float:
+        """Microseconds per operation in the slice that was disturbed least."""
+        return min(self.wall)
+
+    @property
+    def cpu_micros(self) -> float | None:
+        """Microseconds of CPU per operation, client and server together: the median."""
+        return statistics.median(self.cpu) if self.cpu else None
+
+    @property
+    def spread(self) -> float:
+        """The distance between the quartiles, as a part of the median."""
+        if len(self.wall) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.wall, n=4, method="inclusive")
+        return (high - low) / self.micros
+
+
+@dataclass
+class Row:
+    """The results of one workload."""
+
+    workload: Workload
+    results: dict[str, Result] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def ratio(self, name: str, other: str) -> float | None:
+        """How many times as fast as ``other``, by the medians."""
+        one, two = self.results.get(name), self.results.get(other)
+        return two.micros / one.micros if one and two else None
+
+    def best_ratio(self, name: str, other: str) -> float | None:
+        """The same by the best slices: what is left of a noisy machine."""
+        one, two = self.results.get(name), self.results.get(other)
+        return two.best / one.best if one and two else None
+
+
+def _quiet(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def present(specs: Iterable[Spec], say: Say = _quiet) -> list[Spec]:
+    """Those that can be measured here; what is missing is said."""
+    found: list[Spec] = []
+    reasons: dict[str, str | None] = {}
+    for spec in specs:
+        if spec.module not in reasons:
+            reason = reasons[spec.module] = adapter(spec.module).missing()
+            if reason is not None:
+                say(f"NOT MEASURED: {spec.module}: {reason}")
+        if reasons[spec.module] is None:
+            found.append(spec)
+    return found
+
+
+def run(specs: Iterable[Spec], workloads: Iterable[Workload], plan: Plan, say: Say = _quiet) -> list[Row]:
+    """Measure everything; systems that fail are told of and left out of that row."""
+    workloads = list(workloads)
+    cpu = the_cpu()
+    rows = []
+    with socket_folder() as folder, contextlib.ExitStack() as stack:
+        pairs: dict[tuple[str, bool], Pair] = {}
+        specs = present(specs, say)
+        for workload in workloads:
+            row = Row(workload)
+            rows.append(row)
+            able: list[Pair] = []
+            for spec in specs:
+                if spec.rows and workload.key not in spec.rows:
+                    continue
+                pair = _ready(pairs, spec, workload, workloads, folder, cpu, stack, row, plan, say)
+                if pair is not None:
+                    able.append(pair)
+            say(f"{workload.title}: {len(able)} systems, {plan.rounds} rounds of {plan.slice_seconds:g} s")
+            _rounds(row, able, plan, say)
+            for pair in able:
+                if pair.spec.name in row.results:
+                    pair.stop(workload.key)
+    return rows
+
+
+def _ready(
+    pairs: dict[tuple[str, bool], Pair],
+    spec: Spec,
+    workload: Workload,
+    workloads: list[Workload],
+    folder: Path,
+    cpu: int | None,
+    stack: contextlib.ExitStack,
+    row: Row,
+    plan: Plan,
+    say: Say,
+) -> Pair | None:
+    """The processes of a system, started when first needed, and connected for this workload."""
+    key = spec.name, workload.pin
+    try:
+        if key not in pairs:
+            kinds = {"unix" if w.unix else "tcp" for w in workloads if not spec.rows or w.key in spec.rows}
+            pairs[key] = Pair(spec, folder, cpu if workload.pin else None, kinds)
+            stack.callback(pairs[key].end)
+        pairs[key].start(workload.key, plan.slice_seconds)
+    except WorkerError as exc:
+        row.failures[spec.name] = str(exc)
+        say(f"FAILED: {workload.key}: {exc}")
+        return None
+    return pairs[key]
+
+
+def _rounds(row: Row, pairs: list[Pair], plan: Plan, say: Say) -> None:
+    workload = row.workload
+    kind = "unix" if workload.unix else "tcp"
+    timeout = 30 + 20 * plan.slice_seconds
+    able = list(pairs)
+    for number in range(plan.rounds):
+        if not able:
+            return
+        turn = number % len(able)
+        for pair in [*able[turn:], *able[:turn]]:
+            name = pair.spec.name
+            try:
+                wall, cpu = pair.run(workload.key, kind, timeout)
+            except WorkerError as exc:
+                row.failures[name] = str(exc)
+                row.results.pop(name, None)
+                able.remove(pair)
+                say(f"FAILED: {workload.key}: {exc}")
+                continue
+            result = row.results.setdefault(name, Result(pair.spec))
+            result.wall.append(wall)
+            if cpu is not None:
+                result.cpu.append(cpu)

@@ -1,0 +1,111 @@
+"""The results as text, as JSON, and as the tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.measure import Plan, Row
+
+__all__ = ["as_json", "as_markdown", "as_text"]
+
+HEAD = ("system", "per s", "us each", "CPU us", "spread", "x limit", "x Pyro5")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _cells(row: Row, name: str) -> tuple[str, ...]:
+    result = row.results[name]
+    workload = row.workload
+    per_second = 1e6 / result.micros
+    speed = f"{per_second * workload.megabytes:,.0f} MB" if workload.megabytes else f"{per_second:,.0f}"
+    peer = result.spec.peer
+    return (
+        name,
+        speed,
+        _number(result.micros, ",.1f"),
+        _number(result.cpu_micros, ",.1f"),
+        _number(result.spread, ".0%"),
+        _number(row.ratio(name, workload.limit), ".2f"),
+        _number(row.ratio(name, peer) if peer else None, ".2f"),
+    )
+
+
+def as_text(rows: Iterable[Row]) -> str:
+    """Tables for a terminal."""
+    lines = []
+    for row in rows:
+        table = [HEAD, *(_cells(row, name) for name in row.results)]
+        widths = [max(len(line[column]) for line in table) for column in range(len(HEAD))]
+        lines += ["", f"{row.workload.title}  (limit: {row.workload.limit})"]
+        for line in table:
+            first, *rest = (
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            lines.append("  ".join([first, *rest]).rstrip())
+        lines += [f"{name}: not measured: {reason}" for name, reason in row.failures.items()]
+    return "\n".join(lines)
+
+
+def as_markdown(rows: Iterable[Row]) -> str:
+    """Tables for the documentation."""
+    lines = []
+    for row in rows:
+        lines += ["", f"### {row.workload.title}", "", f"The limit is `{row.workload.limit}`.", ""]
+        lines += ["| " + " | ".join(HEAD) + " |", "|---|" + "---:|" * (len(HEAD) - 1)]
+        lines += ["| " + " | ".join(_cells(row, name)) + " |" for name in row.results]
+        if row.failures:
+            lines += ["", *(f"- {name}: not measured: {reason}" for name, reason in row.failures.items())]
+    return "\n".join(lines).strip()
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    versions: dict[str, str] = {}
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("pyroplug", "Pyro5", "rpyc", "msgpack", "serpent"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "versions": versions,
+    }
+
+
+def as_json(rows: Iterable[Row], plan: Plan) -> dict[str, Any]:
+    """Everything, slices included."""
+    return {
+        **machine(),
+        "rounds": plan.rounds,
+        "slice_seconds": plan.slice_seconds,
+        "rows": [
+            {
+                "workload": row.workload.key,
+                "limit": row.workload.limit,
+                "failures": row.failures,
+                "systems": {
+                    name: {
+                        "microseconds": result.micros,
+                        "cpu_microseconds": result.cpu_micros,
+                        "spread": result.spread,
+                        "of_limit": row.ratio(name, row.workload.limit),
+                        "of_pyro5": row.ratio(name, result.spec.peer) if result.spec.peer else None,
+                        "slices": result.wall,
+                    }
+                    for name, result in row.results.items()
+                },
+            }
+            for row in rows
+        ],
+    }
