@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyroplug.core.call import Call, current_context
+    from pyroplug.core.call import Call
     from pyroplug.core.client import Proxy
     from pyroplug.core.daemon import DAEMON_NAME, Daemon, serve
     from pyroplug.core.errors import (
@@ -42,10 +42,13 @@ if TYPE_CHECKING:
     from pyroplug.core.stash import Stash, StashKey
     from pyroplug.core.tracebacks import excepthook, get_pyro_traceback
     from pyroplug.core.uri import URI
+    from pyroplug.plugins.callback import callback
+    from pyroplug.plugins.callcontext import current_context
     from pyroplug.plugins.daemonobject import DaemonObject
     from pyroplug.plugins.instances import behavior
     from pyroplug.plugins.oneway import oneway
     from pyroplug.plugins.ping import ping
+    from pyroplug.plugins.synchronized import synchronized
 
     config: Settings
     __version__: str
@@ -85,6 +88,7 @@ __all__ = [
     "URIError",
     "__version__",
     "behavior",
+    "callback",
     "config",
     "current_context",
     "default_kernel",
@@ -98,6 +102,7 @@ __all__ = [
     "register_dict_to_class",
     "resolve",
     "serve",
+    "synchronized",
     "unregister_class_to_dict",
     "unregister_dict_to_class",
 ]
@@ -105,7 +110,7 @@ __all__ = [
 _HOMES: Mapping[str, str] = {
     name: module
     for module, names in {
-        "pyroplug.core.call": "Call current_context",
+        "pyroplug.core.call": "Call",
         "pyroplug.core.client": "Proxy",
         "pyroplug.core.daemon": "DAEMON_NAME Daemon serve",
         "pyroplug.core.errors": "CommunicationError ConfigError ConnectionClosedError ConnectionRefusedByPeer "
@@ -120,10 +125,13 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.core.stash": "Stash StashKey",
         "pyroplug.core.tracebacks": "excepthook get_pyro_traceback",
         "pyroplug.core.uri": "URI",
+        "pyroplug.plugins.callback": "callback",
+        "pyroplug.plugins.callcontext": "current_context",
         "pyroplug.plugins.daemonobject": "DaemonObject",
         "pyroplug.plugins.instances": "behavior",
         "pyroplug.plugins.oneway": "oneway",
         "pyroplug.plugins.ping": "ping",
+        "pyroplug.plugins.synchronized": "synchronized",
     }.items()
     for name in names.split()
 }

@@ -1,5 +1,6 @@
 """Be told of every exception that a method raises, on the server."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def report(
     daemon: Daemon, client: Any, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], error: BaseException
 ) -> None:
     """Must be quick and may be called by several threads; if it fails, that is logged and nothing else."""
-    print(f"{method}{tuple(args)} raised {type(error).__name__}: {error}", flush=True)
+    sys.stdout.write(f"{method}{tuple(args)} raised {type(error).__name__}: {error}\n")
 
 
 with Daemon() as daemon:

@@ -8,6 +8,8 @@ from pyroplug.api import Daemon, Kernel, expose
 
 @expose
 class Thing:
+    running = True
+
     def method(self, arg: int) -> int:
         return arg * 2
 
@@ -19,11 +21,9 @@ class Thing:
         return events
 
     def stop(self) -> None:
-        global running
-        running = False
+        self.running = False
 
 
-running = True
 events: list[str] = []
 door, doorkeeper = socket.socketpair()
 
@@ -31,8 +31,9 @@ door, doorkeeper = socket.socketpair()
 # With the server loop "thread" the sockets are the listening ones, and calls run in the daemon's threads.
 kernel = Kernel(settings={"SERVERTYPE": "multiplex"})
 with door, doorkeeper, Daemon(kernel=kernel) as daemon, selectors.DefaultSelector() as selector:
-    print(daemon.register(Thing()), flush=True)
-    while running:
+    thing = Thing()
+    print(daemon.register(thing), flush=True)
+    while thing.running:
         # ask in every round: clients come and go
         watched = {sock.fileno(): sock for sock in [*daemon.sockets, doorkeeper]}
         for fd, sock in watched.items():

@@ -14,14 +14,14 @@ PASSWORD = os.environ.get("EXAMPLE_PASSWORD", "open sesame")
 
 
 class GuardedDaemon(Daemon):
-    def validateHandshake(self, conn: Any, data: Any) -> Any:  # noqa: N802 - Pyro's name
+    def validateHandshake(self, conn: Any, data: Any) -> Any:
         # whatever is raised here refuses the client, and its text is all the client learns
         if not isinstance(data, dict) or not hmac.compare_digest(str(data.get("password")), PASSWORD):
             raise PermissionError("wrong password")
         conn.user = data["user"]  # kept with the connection, for the methods to look at
         return f"welcome, {conn.user}"
 
-    def clientDisconnect(self, conn: Any) -> None:  # noqa: N802 - Pyro's name
+    def clientDisconnect(self, conn: Any) -> None:
         print("disconnected:", getattr(conn, "user", "somebody who was not let in"), flush=True)
 
 

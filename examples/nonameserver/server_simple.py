@@ -1,6 +1,6 @@
-"""The same in one statement: ``serve`` makes a daemon, prints the URIs and runs until it is shut down."""
+"""The same in one statement: it makes a daemon, prints the URIs and serves until it is shut down."""
 
-from pyroplug.api import Daemon, expose, serve
+from pyroplug.api import Daemon, expose
 
 
 @expose
@@ -14,5 +14,6 @@ class Thing:
         self._pyroDaemon.shutdown()
 
 
-# use_ns=False: the name becomes the object id in the URI and no name server is asked
-serve({Thing(): "example.thing"}, use_ns=False)
+# ns=False: the name becomes the object id in the URI and no name server is asked;
+# pyroplug.api.serve(..., use_ns=False) is the same as a function
+Daemon.serveSimple({Thing(): "example.thing"}, ns=False)

@@ -9,12 +9,15 @@ from pyroplug.api import Daemon, expose, oneway
 class Logbook:
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._change = threading.Condition()
         self._allowed = threading.Event()
 
     @oneway
     def write(self, line: str) -> str:
         self._allowed.wait(10)  # a slow disk: a normal call would make the client wait here
-        self._lines.append(line)
+        with self._change:
+            self._lines.append(line)
+            self._change.notify_all()
         return "nobody will see this"
 
     @oneway
@@ -25,9 +28,10 @@ class Logbook:
         self._allowed.set()
 
     def read(self, count: int) -> list[str]:
-        while len(self._lines) < count:  # a oneway call has arrived some time after it was made
-            threading.Event().wait(0.01)
-        return self._lines
+        """The lines, once there are so many: a oneway call runs some time after it was made."""
+        with self._change:
+            self._change.wait_for(lambda: len(self._lines) >= count, timeout=5)
+            return self._lines
 
     def stop(self) -> None:
         daemon.shutdown()

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from pyroplug.api import Proxy, SerializeError, register_class_to_dict, register_dict_to_class
+from pyroplug.api import Proxy, PyroError, register_class_to_dict, register_dict_to_class
 
 
 class Price:
@@ -25,8 +25,8 @@ with Proxy(sys.argv[1]) as till:
     # without converters the object leaves as a dict of its attributes, and nobody over there knows its class
     try:
         till.total([Price(100, "EUR")])
-    except SerializeError as error:
-        print("before:", error)
+    except PyroError as error:
+        print("before:", type(error).__name__)
 
     register_class_to_dict(Price, lambda price: {"__class__": "shop.Money", **vars(price)})
     register_dict_to_class("shop.Money", dict_to_price)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pyroplug.api import current_context, expose, oneway
 from pyroplug.core.wire import FLAG_ONEWAY
 from pyroplug.testing.kernels import PATIENCE, Serve
+from testkit.timeouts import scaled
 
 
 @expose
@@ -184,16 +186,22 @@ def test_the_context_in_a_oneway_thread(serve_some: Serve) -> None:
     assert has_client
 
 
-def test_shutdown_waits_for_what_runs_and_drops_what_waits(serve_some: Serve) -> None:
+def test_shutdown_waits_for_what_runs_and_drops_what_waits(
+    serve_some: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     thing = Thing()
     served = serve_some(thing, ONEWAY_THREADS=1)
     proxy = served.proxy()
-    started = threading.Event()
-    thing.__class__.started = started  # type: ignore[attr-defined]
+    proxy.note("begin")
+    assert thing.wait_for(1)
     for number in range(3):
         proxy.gated(number)
     proxy.echo(1)
     threading.Timer(0.05, thing.gate.set).start()
+    started = time.monotonic()
     served.daemon.shutdown()
-    assert thing.seen in ([], [0])
+    assert time.monotonic() - started < scaled(2)
+    assert thing.seen in (["begin"], ["begin", 0])
+    assert "oneway calls that were waiting are dropped" in caplog.text
+    assert "unknown object" not in caplog.text
     assert not any(thread.name == "pyroplug-oneway" for thread in threading.enumerate())

@@ -1,11 +1,7 @@
-"""A call: one object per request, made with it and dropped with it, on every path.
-
-``current_context`` is a view of the call that is running in this thread or task, by Pyro's names.
-"""
+"""A call: one object per request, made with it and dropped with it, on every path."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -16,7 +12,7 @@ from .wire import FLAG_CORR_ID, NO_CORRELATION, Frame
 if TYPE_CHECKING:
     from .plan import Plan
 
-__all__ = ["Call", "CallContext", "current_call", "current_context"]
+__all__ = ["Call", "current_call"]
 
 _NO_KWARGS: Mapping[str, Any] = {}
 
@@ -81,65 +77,3 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.object_id}.{self.method} seq={self.seq} flags={self.flags:#x}>"
-
-
-class CallContext:
-    """What a method can know of the call it serves; outside of calls everything is empty.
-
-    Right in threads, tasks and nested calls, because it reads a :class:`~contextvars.ContextVar`.
-    """
-
-    __slots__ = ()
-
-    @property
-    def client(self) -> Any:
-        """The connection of the caller, or None."""
-        call = current_call.get()
-        return call.connection if call else None
-
-    @property
-    def client_sock_addr(self) -> Any:
-        """The address of the caller as its socket gives it, or None."""
-        call = current_call.get()
-        return call.connection.peer_address if call else None
-
-    @property
-    def seq(self) -> int:
-        """The sequence number of the request (0..65535)."""
-        call = current_call.get()
-        return call.seq if call else 0
-
-    @property
-    def msg_flags(self) -> int:
-        """The header flags of the request."""
-        call = current_call.get()
-        return call.flags if call else 0
-
-    @property
-    def serializer_id(self) -> int:
-        """The wire id of the serializer of the request."""
-        call = current_call.get()
-        return call.serializer_id if call else 0
-
-    @property
-    def annotations(self) -> Mapping[str, bytes]:
-        """What came with the request: 4 character id to bytes."""
-        call = current_call.get()
-        return call.annotations if call else {}
-
-    @property
-    def correlation_id(self) -> uuid.UUID | None:
-        """The correlation id of the request; made now if the caller gave none."""
-        call = current_call.get()
-        if call is None:
-            return None
-        if call.correlation == NO_CORRELATION:
-            call.correlation = uuid.uuid4().bytes
-        return uuid.UUID(bytes=call.correlation)
-
-    def __repr__(self) -> str:
-        return f"<call context of {current_call.get()!r}>"
-
-
-current_context = CallContext()
-"""The call that is being served here and now."""

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from .call import Call
+from .call import Call, current_call
 from .dispatch import Request
 from .errors import (
     CommunicationError,
@@ -138,6 +138,10 @@ class Endpoint(Protocol):
     def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
         """A connection that was opened has ended; never raises; called once for each time it was opened."""
         ...
+
+
+def _nobody() -> None:
+    return None
 
 
 def translate(error: BaseException, peer: str, doing: str) -> CommunicationError:
@@ -360,6 +364,10 @@ class _Handshake:
                     f"message used serializer that is not accepted: {frame.serializer_id} (accepted are: {accepted})"
                 )
             ).run()
+        # validators may want to know what a method can know of its call
+        call = Call(connection, connection.plan, frame.serializer_id, frame.flags, frame.seq, None)
+        call.take(frame)
+        token = current_call.set(call)
         try:
             hello = self._hello(codec)
             connection.objectId = hello["object"]
@@ -371,12 +379,15 @@ class _Handshake:
             log.warning("%s: handshake refused: %s: %s", connection.peer, type(exc).__name__, exc)
             text = str(exc) or type(exc).__name__
             return encode(CONNECTFAIL, frame.serializer_id, 0, frame.seq, codec.dumps(text))
+        finally:
+            current_call.reset(token)
         if self._implied:
             request = Request(connection, connection.plan, frame.serializer_id, frame.flags, frame.seq, frame.payload)
             request.take(frame)
             return request.run()
         flags = frame.flags & FLAG_CORR_ID
-        return encode(CONNECTOK, frame.serializer_id, flags, frame.seq, payload, None, frame.correlation)
+        annotations = call.reply_annotations
+        return encode(CONNECTOK, frame.serializer_id, flags, frame.seq, payload, annotations, frame.correlation)
 
     def refuse(self, error: PyroError) -> Message | None:
         return self._connection._refuse(error).run()
@@ -415,6 +426,8 @@ class ClientConnection:
         self.seq = 0
         self.stash = Stash()
         self.owns_stream = owns_stream
+        self.owner: Callable[[], Any] = _nobody
+        """A weak reference to the proxy, for plugins that make further calls."""
         self.timeout: float | None = None
         self.busy = False
         self._buffer = memoryview(bytearray(RECEIVE_SIZE))
@@ -425,7 +438,7 @@ class ClientConnection:
         """Use this plan from now on."""
         self.plan = plan
         self.codec = plan.codecs[self.serializer_id]
-        self._plain = not (plan.before_send or plan.after_reply or plan.payload)
+        self._plain = plan.plain and not plan.payload
 
     def settimeout(self, seconds: float | None) -> None:
         """How long a call may take from now on (seconds; None: no limit)."""
@@ -478,47 +491,65 @@ class ClientConnection:
         Errors before anything is sent (a value that cannot be encoded, a message too large) leave the
         connection usable; any other communication error makes it unusable, and the owner must close it.
         """
-        payload = self.codec.dumps_call(object_id, method, args, kwargs)
-        if self._plain and not raw:
-            return self.exchange(payload, flags, method=method)
-        call = Call(self, self.plan, self.serializer_id, flags, 0, payload)
+        plan = self.plan
+        if self._plain and not raw and not (plan.arguments and len(args) == 1 and type(args[0]) in plan.arguments):
+            for probe in plan.probes:
+                if probe() is not None:
+                    break
+            else:
+                payload = self.codec.dumps_call(object_id, method, args, kwargs)
+                return self._exchange(payload, flags, self.serializer_id, method)
+        call = Call(self, plan, self.serializer_id, flags, 0, None)
         call.object_id, call.method, call.args, call.kwargs = object_id, method, args, kwargs
-        for step in self.plan.before_send:
-            step(call)
-        for payload_filter in self.plan.payload:
-            changed = payload_filter.encode(payload)
-            if changed is not None:
-                call.payload = payload = changed
-                call.flags |= payload_filter.flag
-        return self.exchange(
-            call.payload, call.flags, call.annotations, call.correlation, call=call, method=method, raw=raw
-        )
+        return self.send_call(call, raw)
 
-    def exchange(
+    def send_call(self, call: Call, raw: bool = False) -> Any:
+        """Make a call that plugins have something to do with; ``raw`` returns the reply's frame, not its value."""
+        plan = self.plan
+        for step in plan.before_send:
+            step(call)
+        if plan.arguments and len(call.args) == 1 and type(call.args[0]) in plan.arguments:
+            plan.arguments[type(call.args[0])](call)
+        if call.payload is None:
+            codec = plan.codecs[call.serializer_id]
+            call.payload = codec.dumps_call(call.object_id, call.method, call.args, call.kwargs)
+            for payload_filter in plan.payload:
+                changed = payload_filter.encode(call.payload)
+                if changed is not None:
+                    call.payload = changed
+                    call.flags |= payload_filter.flag
+        return self._exchange(call.payload, call.flags, call.serializer_id, call.method, call, raw)
+
+    def _exchange(
         self,
         payload: Buffer,
         flags: int,
-        annotations: Mapping[str, bytes] | None = None,
-        correlation: bytes = NO_CORRELATION,
-        *,
+        serializer_id: int,
+        method: str,
         call: Call | None = None,
-        method: str = "",
         raw: bool = False,
     ) -> Any:
         """Send an encoded request; receive and decode the reply, unless the flags say that none comes."""
         seq = (self.seq + 1) & 0xFFFF
-        if correlation is not NO_CORRELATION:
-            flags |= FLAG_CORR_ID
-        message = encode(
-            INVOKE,
-            self.serializer_id,
-            flags,
-            seq,
-            payload,
-            annotations,
-            correlation,
-            self.plan.limits.max_message_size,
-        )
+        plan = self.plan
+        if call is None:
+            message = encode(
+                INVOKE, serializer_id, flags, seq, payload, None, NO_CORRELATION, plan.limits.max_message_size
+            )
+        else:
+            call.seq = seq
+            if call.correlation is not NO_CORRELATION:
+                flags |= FLAG_CORR_ID
+            message = encode(
+                INVOKE,
+                serializer_id,
+                flags,
+                seq,
+                payload,
+                call.annotations,
+                call.correlation,
+                plan.limits.max_message_size,
+            )
         if self.busy:
             raise LocalProtocolError("this connection is in the middle of another call (of the same thread)")
         self.seq = seq
@@ -533,14 +564,24 @@ class ClientConnection:
                 f"{self.peer} sent message type {frame.type} with sequence {frame.seq}, expected the reply to {seq}"
             )
         self.busy = False
-        if call is not None:
-            call.reply_annotations = dict(frame.annotations)
-            call.reply_correlation = frame.corr_id
-            for step in self.plan.after_reply:
-                step(call)
+        if call is not None or frame.annotations:
+            call = self._took(frame, call, method)
         if raw:
             return frame
+        if frame.serializer_id != serializer_id:
+            self._foreign_serializer(frame)
         return self._value(frame, call, method)
+
+    def _took(self, frame: Frame, call: Call | None, method: str) -> Call:
+        """Show a reply to the plugins that want to see it."""
+        if call is None:
+            call = Call(self, self.plan, frame.serializer_id, 0, frame.seq, None)
+            call.method = method
+        call.reply_annotations = dict(frame.annotations)
+        call.reply_correlation = frame.corr_id
+        for step in self.plan.after_reply:
+            step(call)
+        return call
 
     def send(self, message: Message) -> None:
         """Send a message that plugins made."""
@@ -551,19 +592,15 @@ class ClientConnection:
         return self._receive()
 
     def _value(self, frame: Frame, call: Call | None, method: str) -> Any:
-        if frame.serializer_id != self.serializer_id:
-            self._foreign_serializer(frame)
-        flags = frame.flags & ~FLAG_CORR_ID
-        if not flags:
-            return self.codec.loads(frame.payload)
-        value = self.codec.loads(self._inflated(frame))
         plan = self.plan
+        flags = frame.flags & ~FLAG_CORR_ID
+        codec = plan.codecs[frame.serializer_id]
+        if not flags:
+            return codec.loads(frame.payload)
+        value = codec.loads(self._inflated(frame))
         for bit, handler in plan.reply_flags.items():
             if flags & bit:
-                if call is None:
-                    call = Call(self, plan, self.serializer_id, 0, frame.seq, None)
-                    call.reply_annotations = dict(frame.annotations)
-                    call.method = method
+                call = call or self._took(frame, None, method)
                 call.reply_flags = flags
                 return handler(call, value)
         if flags & FLAG_EXCEPTION:

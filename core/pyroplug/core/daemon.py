@@ -257,6 +257,8 @@ class Daemon:
     def requestLoop(self, loopCondition: Callable[[], bool] = _always) -> None:
         """Serve in this thread until :meth:`shutdown` is called or ``loopCondition()`` is false.
 
+        Ctrl-C ends the loop too, and no more than that: this method returns.
+
         :raises PyroError: the daemon was closed
         """
         self._check_open()
@@ -264,6 +266,8 @@ class Daemon:
         self._loop_ended.clear()
         try:
             self.transportServer.run(loopCondition)
+        except KeyboardInterrupt:
+            log.info("the request loop was ended by Ctrl-C")
         finally:
             self._loop_thread = None
             if self._shutting_down:
@@ -323,10 +327,10 @@ class Daemon:
         self.transportServer.close()
         for listener in self._listeners:
             listener.close()
+        self.kernel.hooks.daemon_closed(self)  # first: what plugins still run needs the objects
         for entry in list(self._registry.objects.values()):
             _forget_marks(entry.target)
         self._registry.clear()
-        self.kernel.hooks.daemon_closed(self)
 
     def _check_open(self) -> None:
         if self._closed:

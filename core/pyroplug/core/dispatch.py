@@ -139,6 +139,7 @@ class Request(Call):
         plan = self.plan
         self.error = exc
         self.reply_flags = 0
+        self.reply_annotations = None  # what a method said about its result does not hold for a failure
         for hook in plan.on_error:
             _isolated(hook, self, exc)
         try:

@@ -44,7 +44,13 @@ class Steps:
     before_send: Callable[[Call], None] | None = None
     """Client: before a request is encoded."""
     after_reply: Callable[[Call], None] | None = None
-    """Client: when the reply has come, before its value is decoded."""
+    """Client: when the reply has come, before its value is decoded; also run for any reply with annotations."""
+    probe: Callable[[], object] | None = None
+    """Client: asked before each call whether ``before_send`` and ``after_reply`` have anything to do; None
+    means no.  A call that no plugin wants to see takes a shorter way.  Make it something written in C, such as
+    the ``get`` of a ContextVar."""
+    arguments: Mapping[type, Callable[[Call], None]] = field(default_factory=dict)
+    """Client: run when the only positional argument has exactly that type; may set ``call.payload``."""
     on_received: Callable[[Call], None] | None = None
     """Server: when a request has come, before it is decoded."""
     before_reply: Callable[[Call], None] | None = None
@@ -106,6 +112,10 @@ class Plan:
     inflaters: Mapping[int, Inflater] = field(default_factory=dict)
     before_send: tuple[Callable[[Call], None], ...] = ()
     after_reply: tuple[Callable[[Call], None], ...] = ()
+    plain: bool = True
+    """Client: no plugin wants to see every call."""
+    probes: tuple[Callable[[], object], ...] = ()
+    arguments: Mapping[type, Callable[[Call], None]] = field(default_factory=dict)
     on_received: tuple[Callable[[Call], None], ...] = ()
     before_reply: tuple[Callable[[Call], None], ...] = ()
     flags: Mapping[int, Callable[[Call], None]] = field(default_factory=dict)
@@ -127,6 +137,9 @@ class Plan:
             self,
             before_send=tuple(s.before_send for s in steps if s.before_send),
             after_reply=tuple(s.after_reply for s in steps if s.after_reply),
+            plain=not any((s.before_send or s.after_reply) and not s.probe for s in steps),
+            probes=tuple(s.probe for s in steps if s.probe),
+            arguments=_merge(step.arguments for step in steps),
             on_received=tuple(s.on_received for s in steps if s.on_received),
             before_reply=tuple(s.before_reply for s in steps if s.before_reply),
             flags=flags,
@@ -139,6 +152,6 @@ class Plan:
         )
 
 
-def _merge(maps: Iterable[Mapping[int, Any]]) -> dict[int, Any]:
+def _merge(maps: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
     # two plugins cannot have the same flag: reservation at load time refused that
-    return {bit: handler for mapping in maps for bit, handler in mapping.items()}
+    return {key: handler for mapping in maps for key, handler in mapping.items()}

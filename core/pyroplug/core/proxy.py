@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -303,6 +304,7 @@ class ProxyBase:
             connection = ClientConnection(
                 stream, kernel.client_plan(), serializer, settings, owns_stream=self._pyroGivenSocket is None
             )
+            connection.owner = weakref.ref(self)
             connection.settimeout(_shorter(timeout, settings.HANDSHAKE_TIMEOUT))
             if handshake:
                 self._pyroGreet(connection, resolved)

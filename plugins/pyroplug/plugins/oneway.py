@@ -94,9 +94,11 @@ class Pool:
         while True:
             with self._change:
                 while not self._ready:
-                    self._idle += 1
-                    woken = self._change.wait(self.IDLE_LIFETIME)
-                    self._idle -= 1
+                    woken = True
+                    if not self.closed:  # it may have been closed while a job ran: nobody wakes this thread then
+                        self._idle += 1
+                        woken = self._change.wait(self.IDLE_LIFETIME)
+                        self._idle -= 1
                     if not self._ready and (self.closed or not woken):
                         self._threads -= 1
                         self._change.notify_all()
@@ -106,7 +108,7 @@ class Pool:
                 self._waiting -= 1
             job()
             with self._change:
-                if strand.jobs:
+                if strand.jobs and not self.closed:
                     self._ready.append(strand)  # behind the others: no client can starve them
                 else:
                     strand.running = False
@@ -116,6 +118,8 @@ class Pool:
         with self._change:
             self.closed = True
             self._ready.clear()
+            if self._waiting:
+                log.warning("%d oneway calls that were waiting are dropped: the daemon was closed", self._waiting)
             self._change.notify_all()
             self._change.wait_for(lambda: self._threads == 0, timeout)
 

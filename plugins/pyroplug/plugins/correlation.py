@@ -1,0 +1,42 @@
+"""Correlation ids: one id for all calls that have one cause.
+
+A client sets ``current_context.correlation_id`` (a UUID) before a call.  The method sees it, calls that it
+makes while it runs carry it on, and the reply brings it back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyroplug.core.call import Call, current_call
+from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.plan import Steps
+from pyroplug.core.plugins import PluginInfo
+
+from .callcontext import client_side
+
+__all__ = ["PLUGIN"]
+
+PLUGIN = PluginInfo("correlation", "ids that tie calls with one cause together", requires=("callcontext",))
+
+
+def _attach(call: Call) -> None:
+    served = current_call.get()
+    if served is not None:
+        call.correlation = served.correlation
+        return
+    side = client_side.get()
+    if side is not None and side.correlation_id is not None:
+        call.correlation = side.correlation_id.bytes
+
+
+@hookimpl
+def pyro_bind(connection: Any) -> Steps | None:
+    """On the client: only calls made in a served call, or after an id was set, have anything to carry."""
+    if connection.side == "server":
+        return None
+    return Steps(before_send=_attach, probe=_probe)
+
+
+def _probe() -> object:
+    return current_call.get() or client_side.get()

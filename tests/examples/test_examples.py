@@ -1,0 +1,216 @@
+"""Every example, run as its reader would: the server, and the client with the URIs that the server printed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testkit.source import TREE
+
+EXAMPLES = TREE / "examples"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a pair of programs must print; each text is a part of the output."""
+
+    folder: str
+    client_says: tuple[str, ...]
+    server_says: tuple[str, ...] = ()
+    server: str = "server.py"
+    client: str = "client.py"
+    client_code: int = 0
+    client_does_not_say: tuple[str, ...] = field(default=())
+
+
+PAIRS = [
+    Example("attributes", (
+        "target is 20.0",
+        "target is 21.5 and the reading 21.0",
+        "refused: 90 degrees is out of range",
+        "read only: ",
+        "not exposed: ",
+    )),
+    Example("autoproxy", (
+        "got a Proxy for Emma",
+        "balances: 100 250",
+        "richest: Otto",
+        "closed: unknown object",
+    )),
+    Example("autoreconnect", (
+        "talking to generation 1\nlost: ConnectionClosedError\ntalking to generation 2",
+    )),
+    Example("autoretry", (
+        "no retries: TimeoutError\nwith retries: fetched by call number 3",
+    )),
+    Example("compression", (
+        "compressed: 30000 characters came as 156 bytes",
+        "plain: 30000 characters came as 31028 bytes",
+    )),
+    Example("errorhook", (
+        "the client gets the exception as ever: division by zero",
+    ), (
+        "divide(1, 0) raised ZeroDivisionError: division by zero",
+        "forget() raised RuntimeError: nobody waits for this",
+    )),
+    Example("eventloop", (
+        "method(42) = 84 and 42",
+        "the loop also saw: ['knock']",
+    )),
+    Example("eventloop", (
+        "daemons: public internal",
+        "different ports: True",
+    ), server="server_combined.py", client="client_combined.py"),
+    Example("exceptions", (
+        "KeyError: 'plum'",
+        "RemoteError: __main__.OutOfStock ('apple', 2) {'left': 2}",
+        "is it OutOfStock? True",
+        " +--- This exception occured remotely (Pyro) - Remote traceback:\n | Traceback (most recent call last):",
+        " |     return total / people",
+        " | ZeroDivisionError: division by zero\n +--- End of remote traceback",
+    ), client_code=1),
+    Example("handshake", (
+        "refused: wrong password",
+        "the server says: welcome, alibaba\ncontent: gold",
+    ), (
+        "disconnected: alibaba",
+    )),
+    Example("instancemode", (
+        "single: 1 instance(s), calls seen [1, 2, 3]",
+        "session: 2 instance(s), calls seen [1, 2, 1]",
+        "percall: 3 instance(s), calls seen [1, 1, 1]",
+        "creator: made by the creator",
+    )),
+    Example("logwire", (
+        "pyroplug.wire: sent to ",
+        "CONNECT flags=0x0",
+        "CONNECTOK",
+        "('example.thing','method',(42,),{})",
+        "method(42) = 84",
+    )),
+    Example("maxsize", (
+        "small: 9000",
+        "our limit: True, limit 10000, still connected: True",
+        "the server's limit: connection closed",
+        "the server's limit, on the way back: MessageTooLargeError",
+    )),
+    pytest.param(Example("nonameserver", ("method(42) = 84",)), marks=pytest.mark.feature("F062")),
+    pytest.param(
+        Example("nonameserver", ("method(42) = 84",), ("Pyro daemon running on ",), server="server_simple.py"),
+        marks=pytest.mark.feature("F062"),
+    ),
+    Example("oneway", (
+        "answers: [None, None, None]",
+        "waited for the slow disk: False",
+        "written: ['line 0', 'line 1', 'line 2']",
+    ), (
+        "fail failed: RuntimeError",
+    )),
+    Example("proxysharing", (
+        "wrong answers: 0",
+        "calls counted: 1600",
+        "the copy counts too: 1601",
+    )),
+    Example("ser_custom", (
+        "before: SecurityError",
+        "serpent: Price 5.00 EUR",
+        "json: Price 5.00 EUR",
+        "msgpack: Price 5.00 EUR",
+    )),
+    Example("servertypes", (
+        "thread: at most 3 call(s) at a time",
+        "multiplex: at most 1 call(s) at a time",
+    )),
+    Example("timeout", (
+        "quick: 42",
+        "too slow: receiving: timeout",
+        "connected: False",
+        "next call: 42",
+        "timeout of this kernel's proxies: 2.0",
+    )),
+    Example("unixdomainsock", (
+        "scheme: u host: None",
+        "the socket file: s",
+    ), (
+        "removed: True",
+    )),
+    Example("weak", (
+        "title: letter",
+        "gone: unknown object",
+    )),
+]  # fmt: skip
+
+ALONE = [
+    ("socketpair/with_threads.py", ("@<<connected-socket>>:0", "method(42) = 84", "still open: True")),
+    (
+        "socketpair/with_fork.py",
+        ("the worker is the child: True", "square(12) = 144", "the child ended with 0"),
+    ),
+]
+
+
+def _name(example: Any) -> str | None:
+    if not isinstance(example, Example):
+        return None
+    return example.folder + ("" if example.server == "server.py" else f"-{Path(example.server).stem}")
+
+
+@pytest.mark.parametrize("example", PAIRS, ids=_name)
+def test_server_and_client(
+    example: Example,
+    examples: Path,
+    start: Callable[..., Any],
+    run: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    server = start(examples / example.folder / example.server)
+    uris = server.wait_until_ready()
+    result = run(examples / example.folder / example.client, *uris)
+    assert result.returncode == example.client_code, result.stdout
+    for text in example.client_says:
+        assert text in result.stdout
+    # the client has told the server to stop, and it has nothing left to do
+    output = server.finish()
+    assert server.process.returncode == 0, output
+    for text in example.server_says:
+        assert text in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("program", "says"), ALONE, ids=[program for program, _ in ALONE])
+def test_program_alone(
+    program: str, says: tuple[str, ...], examples: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    result = run(examples / program)
+    if "SKIPPED" in result.stdout:
+        pytest.skip(result.stdout.strip())
+    assert result.returncode == 0, result.stdout
+    for text in says:
+        assert text in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for other processes there")
+@pytest.mark.parametrize("server", ["nonameserver/server.py", "nonameserver/server_simple.py"])
+def test_ctrl_c_ends_a_server_without_a_traceback(server: str, examples: Path, start: Callable[..., Any]) -> None:
+    program = start(examples / server)
+    program.wait_until_ready()
+    program.process.send_signal(signal.SIGINT)
+    output = program.finish()
+    assert program.process.returncode == 0, output
+    assert "Traceback" not in output
+
+
+def test_each_example_is_run_and_listed() -> None:
+    folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
+    pairs = {example.folder for example in (getattr(pair, "values", (pair,))[0] for pair in PAIRS)}
+    alone = {program.partition("/")[0] for program, _ in ALONE}
+    elsewhere = {"demo", "plugins"}
+    assert folders == pairs | alone | elsewhere
+    listed = (EXAMPLES / "README.md").read_text("utf-8")
+    assert [folder for folder in sorted(folders) if f"({folder}/)" not in listed] == []
