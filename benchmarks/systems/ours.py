@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from . import Client, Ready, Spec, rows_of
@@ -36,8 +38,17 @@ def _kernel(spec: Spec) -> Any:
 
     return Kernel(
         settings={"SERVERTYPE": spec.options["loop"], "SERIALIZER": spec.options["serializer"]},
-        environ={},
+        environ={"PYRO_DISABLE_PLUGINS": ",".join(_absent(spec.tree))} if spec.tree else {},
     )
+
+
+def _absent(tree: str) -> list[str]:
+    """Plugins that are installed and that another (older) tree does not have."""
+    return [
+        point.name
+        for point in entry_points(group="pyroplug.plugins")
+        if not any(Path(tree).glob(f"*/{point.module.replace('.', '/')}.py"))
+    ]
 
 
 def serve(spec: Spec, address: str | None, ready: Ready) -> None:
@@ -50,12 +61,12 @@ def serve(spec: Spec, address: str | None, ready: Ready) -> None:
 
 
 @functools.cache
-def _client_kernel(options: tuple[tuple[str, str], ...]) -> Any:
-    return _kernel(Spec("", "", dict(options)))
+def _client_kernel(tree: str, options: tuple[tuple[str, str], ...]) -> Any:
+    return _kernel(Spec("", "", dict(options), tree=tree))
 
 
 def connect(spec: Spec, location: str) -> Client:
     from pyroplug.api import Proxy
 
-    proxy = Proxy(location, kernel=_client_kernel(tuple(spec.options.items())))
+    proxy = Proxy(location, kernel=_client_kernel(spec.tree, tuple(spec.options.items())))
     return Client(proxy, proxy._pyroRelease)

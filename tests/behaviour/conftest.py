@@ -66,3 +66,9 @@ def serve_multiplex(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
     """The multiplex loop."""
     with contextlib.ExitStack() as stack:
         yield make_serve(request.param, "multiplex", tmp_path, stack)
+
+
+@pytest.fixture
+def quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server loops look for idle and stalled clients often, so that nobody has to wait for that."""
+    monkeypatch.setattr("pyroplug.transports.servers._base.SWEEP_INTERVAL", 0.02)

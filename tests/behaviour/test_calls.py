@@ -167,7 +167,7 @@ def test_dir_and_hasattr_know_the_members(serve_some: Serve) -> None:
     assert not hasattr(proxy, "nowhere")
 
 
-@pytest.mark.feature("F269", "F086")
+@pytest.mark.feature("F269", "F086", "F222", "F223")
 def test_what_is_not_exposed_is_not_there(serve: Serve) -> None:
     thing = Thing()
     served = serve(thing)

@@ -54,6 +54,7 @@ class Checking(Proxy):
             raise ValueError("I do not like this server")
 
 
+@pytest.mark.feature("F225")
 def test_a_validator_lets_in_and_refuses(serve: Serve) -> None:
     served = serve(Thing(), daemon_class=Guarded)
     good, bad = served.proxy(cls=Checking), served.proxy()
@@ -120,9 +121,10 @@ def test_who_is_refused_is_not_told_what_objects_there_are(serve_some: Serve) ->
 
 
 @pytest.mark.feature("F294")
+@pytest.mark.usefixtures("quick_sweeps")
 def test_client_disconnect_is_called_once_for_each_way_to_go(serve_at: Serve) -> None:
     recorder = Recorder()
-    served = serve_at(Thing(), daemon_class=Guarded, extra_plugins=[recorder], COMMTIMEOUT=1.0)
+    served = serve_at(Thing(), daemon_class=Guarded, extra_plugins=[recorder], COMMTIMEOUT=0.3, POLLTIMEOUT=0.02)
     daemon: Any = served.daemon
     released, killed, idle, kept = (served.proxy() for _ in range(4))
     for proxy in (released, killed, idle, kept):

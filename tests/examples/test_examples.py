@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Example:
     server: str = "server.py"
     client: str = "client.py"
     client_code: int = 0
-    client_does_not_say: tuple[str, ...] = field(default=())
+    proves: tuple[str, ...] = ()
 
 
 PAIRS = [
@@ -101,11 +101,12 @@ PAIRS = [
         "the server's limit: connection closed",
         "the server's limit, on the way back: MessageTooLargeError",
     )),
-    pytest.param(Example("nonameserver", ("method(42) = 84",)), marks=pytest.mark.feature("F062")),
-    pytest.param(
-        Example("nonameserver", ("method(42) = 84",), ("Pyro daemon running on ",), server="server_simple.py"),
-        marks=pytest.mark.feature("F062"),
-    ),
+    Example("nonameserver", ("method(42) = 84",), proves=("F062",)),
+    Example("nonameserver", (
+        "method(42) = 84",
+    ), (
+        "Pyro daemon running on ",
+    ), server="server_simple.py", proves=("F062",)),
     Example("oneway", (
         "answers: [None, None, None]",
         "waited for the slow disk: False",
@@ -156,13 +157,14 @@ ALONE = [
 ]
 
 
-def _name(example: Any) -> str | None:
-    if not isinstance(example, Example):
-        return None
+def _name(example: Example) -> str:
     return example.folder + ("" if example.server == "server.py" else f"-{Path(example.server).stem}")
 
 
-@pytest.mark.parametrize("example", PAIRS, ids=_name)
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(pair, id=_name(pair), marks=[pytest.mark.feature(one) for one in pair.proves]) for pair in PAIRS],
+)
 def test_server_and_client(
     example: Example,
     examples: Path,
@@ -208,7 +210,7 @@ def test_ctrl_c_ends_a_server_without_a_traceback(server: str, examples: Path, s
 
 def test_each_example_is_run_and_listed() -> None:
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
-    pairs = {example.folder for example in (getattr(pair, "values", (pair,))[0] for pair in PAIRS)}
+    pairs = {pair.folder for pair in PAIRS}
     alone = {program.partition("/")[0] for program, _ in ALONE}
     elsewhere = {"demo", "plugins"}
     assert folders == pairs | alone | elsewhere

@@ -16,16 +16,13 @@ from typing import Any
 
 import pytest
 
-from pyroplug.core.call import Call, current_context
 from pyroplug.core.connection import ServerConnection
 from pyroplug.core.daemon import Daemon
 from pyroplug.core.errors import NamingError, OverloadError
-from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import expose
-from pyroplug.core.plan import Steps
-from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.uri import URI
+from pyroplug.plugins.callcontext import current_context
 from pyroplug.plugins.oneway import oneway
 from testkit.timeouts import PATIENCE
 
@@ -151,6 +148,7 @@ class Demo:
         return URI("PYRO:abc@localhost:1234")
 
     def context(self) -> dict[str, Any]:
+        current_context.response_annotations = {"RESP": b"reply-note"}
         return {
             "correlation": str(current_context.correlation_id),
             "annotations": {key: value.decode() for key, value in current_context.annotations.items()},
@@ -167,20 +165,6 @@ def unexposed(self: Demo) -> None:
 
 
 Demo.unexposed = unexposed  # type: ignore[attr-defined]
-
-
-class Annotating:
-    """A plugin that answers with an annotation, as a feature of ours may."""
-
-    PLUGIN = PluginInfo("annotating", "annotates replies")
-
-    @hookimpl
-    def pyro_bind(self, connection: Any) -> Steps | None:
-        def annotate(call: Call) -> None:
-            if call.method == "context":
-                call.annotate("RESP", b"reply-note")
-
-        return Steps(before_reply=annotate) if connection.side == "server" else None
 
 
 class ValidatingDaemon(Daemon):
@@ -220,7 +204,7 @@ def results(
 ) -> dict[str, Any]:
     """What a Pyro5 client got from our daemons with this server loop: transport -> serializer -> check -> outcome."""
     everything = {"SERVERTYPE": request.param, "SERIALIZERS_ACCEPTED": set(SERIALIZERS)}
-    kernel = Kernel(extra_plugins=[Annotating()], settings=everything, environ={})
+    kernel = Kernel(settings=everything, environ={})
     default = Kernel(settings={"SERVERTYPE": request.param}, environ={})
     with ExitStack() as stack:
         uris = {}
@@ -238,7 +222,9 @@ def results(
     return found
 
 
-@pytest.fixture(params=[(transport, serializer) for transport in TRANSPORTS for serializer in SERIALIZERS], ids="-".join)
+@pytest.fixture(
+    params=[(transport, serializer) for transport in TRANSPORTS for serializer in SERIALIZERS], ids="-".join
+)
 def outcome(request: pytest.FixtureRequest, results: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
     """The outcome of a check with one transport and serializer."""
     transport, serializer = request.param
@@ -305,7 +291,10 @@ def test_a_builtin_error_arrives_with_our_traceback(outcome: Outcome) -> None:
 
 ERRORS: dict[str, tuple[str, str]] = {
     "pyro_error": ("Pyro5.errors.NamingError", "unknown name: x"),
-    "error_of_a_class_of_the_server": ("Pyro5.errors.SerializeError", "unsupported serialized class: mymod.CustomError"),
+    "error_of_a_class_of_the_server": (
+        "Pyro5.errors.SerializeError",
+        "unsupported serialized class: mymod.CustomError",
+    ),
     "error_that_only_we_have": ("Pyro5.errors.DaemonError", "too much"),
     "private_method": ("builtins.AttributeError", "attempt to access private attribute '_private'"),
     "unexposed_method": ("builtins.AttributeError", "attempt to access unexposed attribute 'unexposed' of class Demo"),
@@ -327,7 +316,10 @@ PATTERNS: dict[str, tuple[str, str]] = {
     "system_exit": ("Pyro5.errors.PyroError", "SystemExit"),
     "result_that_cannot_travel": ("Pyro5.errors.SerializeError", "don't know how to serialize class"),
     "wrong_arguments": ("builtins.TypeError", "positional arguments"),
-    "unknown_member_is_refused_by_the_proxy": ("builtins.AttributeError", "has no exposed attribute or method 'nosuch'"),
+    "unknown_member_is_refused_by_the_proxy": (
+        "builtins.AttributeError",
+        "has no exposed attribute or method 'nosuch'",
+    ),
     "nothing_exposed": ("Pyro5.errors.PyroError", "doesn't expose any methods or attributes"),
     "handshake_denied": ("Pyro5.errors.CommunicationError", "rejected: go away"),
     "unknown_object": ("Pyro5.errors.CommunicationError", "rejected: unknown object: nosuch"),

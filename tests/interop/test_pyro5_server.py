@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import pickle
 import socket
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from pyroplug.core.call import Call
 from pyroplug.core.client import Proxy
 from pyroplug.core.daemon import Daemon
 from pyroplug.core.errors import (
@@ -24,15 +24,13 @@ from pyroplug.core.errors import (
     RemoteError,
     SerializeError,
 )
-from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import expose
-from pyroplug.core.plan import Steps
-from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.tracebacks import get_pyro_traceback
 from pyroplug.core.uri import URI
+from pyroplug.plugins.callcontext import current_context
 from pyroplug.plugins.ping import ping
-from testkit.timeouts import PATIENCE
+from testkit.timeouts import PATIENCE, scaled
 
 pytestmark = pytest.mark.interop
 
@@ -40,39 +38,9 @@ SERIALIZERS = {"serpent": 1, "marshal": 2, "json": 3, "msgpack": 4}
 CORRELATION = uuid.UUID("11112222-3333-4444-5555-666677778888")
 
 
-class Annotating:
-    """A plugin that sends an annotation and a correlation id, as a feature of ours may, and keeps the answer's."""
-
-    PLUGIN = PluginInfo("annotating", "annotates requests")
-
-    def __init__(self) -> None:
-        self.on = False
-        self.answers: list[tuple[dict[str, bytes], bytes]] = []
-
-    @hookimpl
-    def pyro_bind(self, connection: Any) -> Steps | None:
-        if connection.side == "server" or not self.on:
-            return None
-        return Steps(before_send=self._send, after_reply=self._reply)
-
-    def _send(self, call: Call) -> None:
-        call.annotations = {"TEST": b"note"}
-        call.correlation = CORRELATION.bytes
-
-    def _reply(self, call: Call) -> None:
-        self.answers.append((dict(call.reply_annotations or {}), call.reply_correlation))
-
-
-@pytest.fixture
-def annotating() -> Annotating:
-    return Annotating()
-
-
-@pytest.fixture
-def kernel(annotating: Annotating) -> Iterator[Kernel]:
-    made = Kernel(
-        extra_plugins=[annotating, "marshal"], settings={"SERIALIZERS_ACCEPTED": set(SERIALIZERS)}, environ={}
-    )
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    made = Kernel(settings={"SERIALIZERS_ACCEPTED": set(SERIALIZERS)}, environ={})
     yield made
     made.close()
 
@@ -415,7 +383,7 @@ def test_an_unknown_object_is_refused_with_the_reason(connect: Connect) -> None:
 def test_the_daemon_of_pyro5_tells_about_itself(connect: Connect) -> None:
     daemon = connect("Pyro.Daemon")
     assert daemon.ping() is None
-    assert set(daemon.registered()) == {"Pyro.Daemon", "demo", "sub", "items", "hidden"}
+    assert set(daemon.registered()) == {"Pyro.Daemon", "demo", "sub", "sub2", "items", "hidden"}
     assert "objects registered" in daemon.info()
     metadata = daemon.get_metadata("demo")
     assert set(metadata["attrs"]) == {"readonly", "value"}
@@ -426,16 +394,24 @@ def test_the_daemon_of_pyro5_tells_about_itself(connect: Connect) -> None:
 
 # ------------------------------------------------------------------------------------------------ context, compression
 @pytest.mark.feature("F235", "F236")
-def test_annotations_and_correlation_ids_go_both_ways(demo: Proxy, annotating: Annotating) -> None:
-    annotating.on = True
-    seen = demo.context()
-    assert seen == {
-        "correlation": str(CORRELATION),
-        "annotations": {"TEST": "note"},
-        "serializer": SERIALIZERS[str(demo._pyroSerializer)],
-        "seq": 1,
-    }
-    assert annotating.answers == [({"RESP": b"reply-note"}, CORRELATION.bytes)]
+def test_annotations_and_correlation_ids_go_both_ways(demo: Proxy) -> None:
+    def in_a_context_of_its_own() -> None:
+        assert demo.context()["annotations"] == {}
+        current_context.annotations = {"TEST": b"note"}
+        current_context.correlation_id = CORRELATION
+        assert demo.context() == {
+            "correlation": str(CORRELATION),
+            "annotations": {"TEST": "note"},
+            "serializer": SERIALIZERS[str(demo._pyroSerializer)],
+            "seq": 2,
+        }
+        assert current_context.response_annotations == {"RESP": b"reply-note"}
+        assert demo.add(1, 1) == 2
+        assert current_context.response_annotations == {}
+
+    contextvars.copy_context().run(in_a_context_of_its_own)
+    assert demo.context()["annotations"] == {}
+    assert demo.context()["correlation"] != str(CORRELATION)
 
 
 @pytest.mark.feature("F287")
@@ -450,6 +426,7 @@ def test_compression_on_either_end(demo: Proxy, kernel: Kernel, ours: bool, thei
         assert demo.echo(text) == text
         assert demo.add(1, 2) == 3
     finally:
+        kernel.settings.COMPRESSION = False
         demo.compress(False)
 
 
@@ -482,7 +459,7 @@ def test_a_pyro5_server_over_a_connected_socket(serializer: str, spawned: Callab
 
 @pytest.mark.feature("F173")
 def test_hello_over_a_connected_socket_is_not_for_pyro5(spawned: Callable[..., Any]) -> None:
-    kernel = Kernel(settings={"COMMTIMEOUT": PATIENCE}, environ={})
+    kernel = Kernel(settings={"COMMTIMEOUT": scaled(0.3)}, environ={})
     ours, theirs = socket.socketpair()
     process = spawned("pyro5_server.py", "pair", str(theirs.fileno()), pass_fds=(theirs.fileno(),))
     theirs.close()

@@ -84,8 +84,9 @@ class App(click.Group):
     ) -> None:
         """Run with ``args`` and exit: always by SystemExit."""
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
         session = Session()
         extra = {"obj": session, "color": color_allowed(), **extra, "standalone_mode": False}
         try:

@@ -11,7 +11,7 @@ import click
 
 from pyroplug.core.errors import PluginError
 from pyroplug.core.plugins import OWN_DISTRIBUTION, Catalog, Found
-from pyroplug.core.settings import CONTROL_VARIABLES, Setting
+from pyroplug.core.settings import CONTROL_VARIABLES, Setting, nearest
 
 from .output import print_json, print_text, table
 from .session import Session
@@ -179,8 +179,10 @@ def config(session: Session, names: tuple[str, ...], changed: bool, as_json: boo
     wanted = [name.upper().removeprefix("PYRO_") for name in names]
     if wanted:
         known = {entry["name"]: entry for entry in [*entries, *controls]}
-        # the kernel's own look-up of an unknown name suggests the nearest one
-        entries = [known.get(name) or _setting(kernel, kernel.settings.schema[name]) for name in wanted]
+        for name in wanted:
+            if name not in known:
+                raise click.BadParameter(f"there is no setting {name!r}{nearest(name, known)}", param_hint="NAME")
+        entries = [known[name] for name in wanted]
         controls = []
     if changed:
         entries, controls = ([e for e in group if e["origin"] != "default"] for group in (entries, controls))

@@ -162,6 +162,7 @@ def _exchange(stream: Stream, deadline: float, message: Any, answer: _Answer) ->
         pass  # a server that speaks first and hangs up: what it said may still be there
     reader = FrameReader(LARGEST_ANSWER)
     buffer = bytearray(4096)
+    fed = 0
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -173,15 +174,15 @@ def _exchange(stream: Stream, deadline: float, message: Any, answer: _Answer) ->
             return
         if answer.answer_time is None:
             answer.answer_time = time.monotonic() - started
-        received = bytes(buffer[:count])
-        answer.data += received
+        answer.data += buffer[:count]
         if len(answer.data) < 6:
             continue
         answer.version = sniff_version(answer.data)
         if answer.version != PROTOCOL_VERSION:
             return
         try:
-            reader.feed(answer.data if len(answer.data) == count or not reader.partial else received)
+            reader.feed(answer.data[fed:])
+            fed = len(answer.data)
             answer.frame = reader.next_frame()
         except ProtocolError as exc:
             answer.ended = str(exc)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -25,7 +25,13 @@ LONGEST_SECRET = 64 * 1024
 DAEMON_OBJECT = "Pyro.Daemon"
 
 
-class _Target(click.ParamType):
+if TYPE_CHECKING:
+    _UriType = click.ParamType[URI]
+else:
+    _UriType = click.ParamType  # older versions of click have no type argument
+
+
+class _Target(_UriType):
     """A URI, or only its location, which then means the daemon's own object."""
 
     def __init__(self, name: str, direct: bool) -> None:

@@ -41,6 +41,7 @@ from .wire import (
     CONNECT,
     CONNECTFAIL,
     CONNECTOK,
+    EXTENSIONS,
     FLAG_CORR_ID,
     FLAG_EXCEPTION,
     FLAG_ONEWAY,
@@ -53,6 +54,7 @@ from .wire import (
     Message,
     encode,
     marshalled_text,
+    names_of,
     read_marshalled_text,
     send_all,
 )
@@ -168,6 +170,8 @@ class ServerConnection:
         self.stream = stream
         self.plan = endpoint.base_plan
         self.stash = Stash()
+        self.extensions: frozenset[str] = frozenset()
+        """The protocol extensions that both sides have."""
         self.closing = False
         self.hang_up: Callable[[], None] = stream.close
         """How to close the stream from any thread; the server loop puts its own way here."""
@@ -371,6 +375,9 @@ class _Handshake:
         try:
             hello = self._hello(codec)
             connection.objectId = hello["object"]
+            connection.extensions = connection.plan.extensions & names_of(frame.annotations.get(EXTENSIONS, b""))
+            if connection.extensions:
+                call.annotate(EXTENSIONS, ",".join(sorted(connection.extensions)).encode())
             reply = connection.endpoint.greet(connection, hello)
             payload = codec.dumps(reply)
             connection._opened()
@@ -426,9 +433,12 @@ class ClientConnection:
         self.seq = 0
         self.stash = Stash()
         self.owns_stream = owns_stream
+        self.objectId = ""  # as on the server's side; a name that was resolved is the id of an object only now
         self.owner: Callable[[], Any] = _nobody
         """A weak reference to the proxy, for plugins that make further calls."""
         self.timeout: float | None = None
+        self.extensions: frozenset[str] = frozenset()
+        """The protocol extensions that both sides have."""
         self.busy = False
         self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self.reader = FrameReader(plan.limits.max_message_size, plan.limits.max_annotations)
@@ -463,6 +473,9 @@ class ClientConnection:
         """
         self.seq = seq
         payload = self.codec.dumps(hello)
+        offered = self.plan.extensions
+        if offered:
+            annotations = {**annotations, EXTENSIONS: ",".join(sorted(offered)).encode()}
         self._send(encode(CONNECT, self.serializer_id, 0, seq, payload, annotations))
         frame = self._receive()
         if frame.type == CONNECTFAIL:
@@ -475,6 +488,7 @@ class ClientConnection:
         welcome = self.codec.loads(self._inflated(frame))
         if not isinstance(welcome, dict) or "handshake" not in welcome:
             raise RemoteProtocolError(f"{self.peer} sent an invalid handshake response")
+        self.extensions = offered & names_of(frame.annotations.get(EXTENSIONS, b""))
         return welcome
 
     def _reason(self, frame: Frame) -> str:

@@ -121,6 +121,15 @@ class HookSpecs:
         name offered twice is a PluginConflict.
         """
 
+    @hookspec
+    def pyro_extensions(self, kernel: Kernel) -> Iterable[str]:
+        """R12. Name protocol extensions that this plugin can do.
+
+        Called while the kernel is made.  A client offers all names in the handshake, the server accepts those
+        that it has too; ``connection.extensions`` then holds them on both sides, empty with old peers.  Names
+        are ASCII words without comma, such as "chunks".
+        """
+
     @hookspec(firstresult=True)
     def pyro_resolve(self, uri: URI, kernel: Kernel) -> URI | None:
         """R9. Turn a URI whose protocol is not PYRO into one that is.
@@ -254,6 +263,10 @@ class Hooks:
     def client_policies(self, kernel: Kernel) -> list[Callable[[ProxyBase, str, Exception, int], bool]]:
         """R10, flattened."""
         return [policy for result in _given(self._hook.pyro_client_policies(kernel=kernel)) for policy in result]
+
+    def extensions(self, kernel: Kernel) -> frozenset[str]:
+        """R12, joined."""
+        return frozenset(name for result in _given(self._hook.pyro_extensions(kernel=kernel)) for name in result)
 
     def commands(self) -> list[Any]:
         """R11, flattened."""

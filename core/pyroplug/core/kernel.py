@@ -146,6 +146,7 @@ class Kernel:
         self.policies: Sequence[Callable[[ProxyBase, str, Exception, int], bool]] = ()
         self.hooks.configure(self)
         self.policies = tuple(self.hooks.client_policies(self))
+        self.extensions = self.hooks.extensions(self)
 
     # ----------------------------------------------------------------- plugins
     def _load_plugins(
@@ -304,6 +305,7 @@ class Kernel:
             from_dict=self.types.from_dict,
             inflaters=self.wire.inflaters,
             flag_mask=sum(self.wire.inflaters),
+            extensions=self.extensions,
         )
         self._plans[key] = (settings.version, plan)
         return plan

@@ -124,6 +124,8 @@ class Plan:
     payload: tuple[PayloadFilter, ...] = ()
     on_error: tuple[Callable[[Call, BaseException], None], ...] = ()
     format_traceback: Callable[[BaseException], list[str]] | None = None
+    extensions: frozenset[str] = frozenset()
+    """What this side can do beyond the protocol of old peers; offered and accepted in the handshake."""
     flag_mask: int = 0
     """The request flags that need anything at all."""
 

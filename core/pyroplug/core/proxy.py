@@ -234,7 +234,7 @@ class ProxyBase:
                 if methodname in self._pyroOneway:
                     flags |= FLAG_ONEWAY
                 return connection.call(
-                    objectId or self._pyroUri.object, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
+                    objectId or connection.objectId, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
                 )
             except BaseException as exc:
                 # a connection that stopped in the middle of a call is of no more use
@@ -264,7 +264,7 @@ class ProxyBase:
                 try:
                     connection = self._pyroConnection or self._pyroConnect()
                     return connection.call(
-                        objectId or self._pyroUri.object, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
+                        objectId or connection.objectId, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
                     )
                 except BaseException as exc:
                     lost = connection is None or connection.busy
@@ -305,6 +305,7 @@ class ProxyBase:
                 stream, kernel.client_plan(), serializer, settings, owns_stream=self._pyroGivenSocket is None
             )
             connection.owner = weakref.ref(self)
+            connection.objectId = resolved.object
             connection.settimeout(_shorter(timeout, settings.HANDSHAKE_TIMEOUT))
             if handshake:
                 self._pyroGreet(connection, resolved)
@@ -384,7 +385,7 @@ class ProxyBase:
             source = self._pyroKernel.metadata_source
             if source is not None:
                 system_object, method = source
-                object_id = objectId or self._pyroUri.object
+                object_id = objectId or self._pyroConnection.objectId
                 self._pyroProcessMetadata(self._pyroInvoke(method, [object_id], {}, objectId=system_object))
 
     def _pyroProcessMetadata(self, metadata: Mapping[str, Iterable[str]]) -> None:

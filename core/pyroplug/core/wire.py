@@ -19,6 +19,7 @@ __all__ = [
     "CONNECT",
     "CONNECTFAIL",
     "CONNECTOK",
+    "EXTENSIONS",
     "FLAG_BATCH",
     "FLAG_COMPRESSED",
     "FLAG_CORR_ID",
@@ -41,6 +42,7 @@ __all__ = [
     "encode",
     "encode_annotations",
     "marshalled_text",
+    "names_of",
     "message_size",
     "read_marshalled_text",
     "send_all",
@@ -65,6 +67,8 @@ MARSHAL_ID = 2
 PING_SERIALIZER = 42
 """What pings carry in place of a serializer id; it is never looked up."""
 NO_CORRELATION = bytes(16)
+EXTENSIONS = "PLUG"
+"""The annotation of CONNECT that offers protocol extensions, and of CONNECTOK that accepts some of them."""
 
 _TAG = b"PYRO"
 _MAGIC = 0x4DC5
@@ -171,6 +175,11 @@ def decode_annotations(area: Buffer, max_count: int) -> dict[str, bytes]:
         if len(annotations) > max_count:
             raise RemoteProtocolError(f"too many annotations (max={max_count})")
     return annotations
+
+
+def names_of(annotation: Buffer) -> frozenset[str]:
+    """The names in an EXTENSIONS annotation: ASCII words with commas between."""
+    return frozenset(bytes(annotation).decode("ascii", "replace").split(",")) - {""}
 
 
 def message_size(message: Message) -> int:

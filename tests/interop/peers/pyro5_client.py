@@ -449,7 +449,9 @@ def over_tcp_and_unix():
 
 def over_a_pair(descriptor):
     def each(serializer):
-        proxy = Pyro5.api.Proxy("demo", connected_socket=socket.fromfd(int(descriptor), socket.AF_UNIX, socket.SOCK_STREAM))
+        proxy = Pyro5.api.Proxy(
+            "demo", connected_socket=socket.fromfd(int(descriptor), socket.AF_UNIX, socket.SOCK_STREAM)
+        )
         proxy._pyroSerializer = serializer
         result = [proxy.add(1, 2), proxy.kwargs(1, b=2), str(proxy._pyroUri), sorted(proxy._pyroAttrs)]
         try:

@@ -46,6 +46,7 @@ class Demo:
         self._value = 1
         self._fired = threading.Event()
         self._sub = Sub()
+        self._marshalled = Sub()  # marshal never makes proxies, and makes Pyro5 forget whose the object is
 
     def add(self, a, b=0):
         return a + b
@@ -114,7 +115,7 @@ class Demo:
         return type(value).__name__
 
     def sub(self):
-        return self._sub
+        return self._marshalled if Pyro5.api.current_context.serializer_id == 2 else self._sub
 
     def uri(self):
         return Pyro5.api.URI("PYRO:abc@localhost:1234")
@@ -144,6 +145,7 @@ def publish(daemon):
     demo = Demo()
     daemon.register(demo, "demo")
     daemon.register(demo._sub, "sub")
+    daemon.register(demo._marshalled, "sub2")
     daemon.register(Items(), "items")
     daemon.register(Hidden(), "hidden")
     return daemon

@@ -354,7 +354,8 @@ class ThreadLoop(BaseLoop):
             self._alarm.set()
             self._waker.wake()
             with self._roles:
-                others = [thread for thread in self._threads if thread is not me]
+                # (Ctrl-C can come while a thread is being started; such a one sees that it has to end)
+                others = [thread for thread in self._threads if thread is not me and thread.is_alive()]
             if not others or time.monotonic() > deadline:
                 return
             others[0].join(0.01)
