@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pyroplug.core.hookspecs import HookSpecs
+from pyroplug.core.kernel import KERNEL_SETTINGS
+from pyroplug.core.plugins import OWN_DISTRIBUTION, Catalog
+from pyroplug.core.settings import CONTROL_VARIABLES, Schema, Setting
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -63,7 +66,52 @@ def hook_reference() -> str:
     return "\n".join(lines).rstrip()
 
 
-GENERATORS: tuple[tuple[str, str, Callable[[], str]], ...] = (("docs/plugins.md", "hooks", hook_reference),)
+def own_settings() -> Schema:
+    """The settings of the kernel and of every plugin of ours, loaded by default or not."""
+    schema = Schema(KERNEL_SETTINGS)
+    for found in Catalog.installed():
+        if found.distribution == OWN_DISTRIBUTION:
+            _, plugin = found.load()
+            declare = getattr(plugin, "pyro_settings", None)
+            if declare is not None:
+                declare(schema=schema)
+    return schema
+
+
+def default_text(setting: Setting) -> str:
+    """The default as one would write it into the environment variable."""
+    value = setting.default
+    if value is None or value in ("", set(), []):
+        return "*(nothing)*"
+    if isinstance(value, (set, frozenset, list, tuple)):
+        return f"`{','.join(sorted(map(str, value)))}`"
+    return f"`{int(value) if isinstance(value, bool) else value}`"
+
+
+def setting_table() -> str:
+    """Every setting, the kernel's first, then by the plugin that declares it."""
+    owners: dict[str, list[Setting]] = {"kernel": []}
+    for setting in own_settings():
+        owners.setdefault(setting.owner, []).append(setting)
+    lines = ["| Variable | Owner | Default | Allowed | What it sets |", "|---|---|---|---|---|"]
+    for owner in ["kernel", *sorted(set(owners) - {"kernel"})]:
+        for setting in owners[owner]:
+            cells = [f"`{setting.variable}`", owner, default_text(setting), setting.allowed(), setting.help]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def control_table() -> str:
+    """The variables that are read before any setting exists."""
+    rows = [f"| `{name}` | {text} |" for name, text in CONTROL_VARIABLES.items()]
+    return "\n".join(["| Variable | What it does |", "|---|---|", *rows])
+
+
+GENERATORS: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    ("docs/plugins.md", "hooks", hook_reference),
+    ("docs/reference/settings.md", "settings", setting_table),
+    ("docs/reference/settings.md", "control", control_table),
+)
 """Page, name of the part, and the function that gives its text."""
 
 

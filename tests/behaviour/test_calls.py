@@ -333,7 +333,8 @@ def test_a_raw_reply(serve_some: Serve) -> None:
 def test_the_local_address(serve: Serve) -> None:
     served = serve(Thing())
     proxy = served.proxy()
-    assert proxy._pyroLocalSocket is None
+    before: Any = proxy._pyroLocalSocket
+    assert before is None
     proxy.echo()
     if served.transport.startswith("tcp"):
         assert proxy._pyroLocalSocket[0] in ("127.0.0.1", "::1")

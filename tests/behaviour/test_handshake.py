@@ -194,7 +194,7 @@ def test_the_server_can_hang_up(serve_at: Serve) -> None:
     proxy.echo()
     daemon.seen[0][0].close()
     assert daemon.wait_gone(1)
-    with pytest.raises(Exception, match="closed|lost"):
+    with pytest.raises(Exception, match=r"closed|lost"):
         proxy.echo()
     assert proxy.echo(1) == 1
     assert len(daemon.gone) == 1

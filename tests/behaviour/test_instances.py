@@ -6,7 +6,7 @@ import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +18,7 @@ def make_class(mode: str | None, creator: Any = None) -> Any:
     """A class whose instances have numbers."""
 
     class Counting:
-        made: list[weakref.ref[Any]] = []
+        made: ClassVar[list[weakref.ref[Any]]] = []
         lock = threading.Lock()
 
         def __init__(self) -> None:

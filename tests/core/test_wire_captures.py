@@ -601,9 +601,11 @@ def test_our_server_answers_a_recorded_request_as_pyro_does(
     assert answer.type == RESULT
     assert (answer.serializer_id, answer.seq) == (theirs.serializer_id, theirs.seq)
     assert answer.flags == theirs.flags & ~FLAG_CORR_ID  # they make one up when there was none
-    ours, expected = decoded(kernel, answer), decoded(kernel, theirs)
+    ours: Any = decoded(kernel, answer)
+    expected: Any = decoded(kernel, theirs)
     if reply.scenario == "daemon_get_metadata":
-        ours, expected = ({k: set(v) for k, v in each.items()} for each in (ours, expected))
+        ours = {key: set(names) for key, names in ours.items()}
+        expected = {key: set(names) for key, names in expected.items()}
     elif reply.scenario == "daemon_registered":
         expected = expected[:4]  # theirs had further objects of that kind in the end
     if isinstance(expected, BaseException):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pyroplug.api import Proxy
 from testkit.source import TREE
 
 EXAMPLES = TREE / "examples"
@@ -201,7 +202,9 @@ def test_program_alone(
 @pytest.mark.parametrize("server", ["nonameserver/server.py", "nonameserver/server_simple.py"])
 def test_ctrl_c_ends_a_server_without_a_traceback(server: str, examples: Path, start: Callable[..., Any]) -> None:
     program = start(examples / server)
-    program.wait_until_ready()
+    (uri,) = program.wait_until_ready()
+    with Proxy(uri) as thing:
+        assert thing.method(1) == 2  # it is inside the request loop now
     program.process.send_signal(signal.SIGINT)
     output = program.finish()
     assert program.process.returncode == 0, output

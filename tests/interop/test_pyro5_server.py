@@ -134,7 +134,7 @@ def test_a_builtin_error_comes_with_the_remote_traceback(demo: Proxy) -> None:
 
 
 def test_an_error_keeps_its_arguments_and_attributes(demo: Proxy) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - compared below
+    with pytest.raises(ValueError) as caught:
         demo.boom_attributes()
     assert caught.value.args == ("bad", 42)
     assert vars(caught.value)["extra"] == "info"
@@ -142,7 +142,7 @@ def test_an_error_keeps_its_arguments_and_attributes(demo: Proxy) -> None:
 
 @pytest.mark.feature("F304")
 def test_an_error_of_pyro_is_ours_of_that_name(demo: Proxy) -> None:
-    with pytest.raises(NamingError, match="^unknown name: x$"):  # noqa: RUF043 - a pattern
+    with pytest.raises(NamingError, match=r"^unknown name: x$"):
         demo.boom_pyro()
 
 
@@ -364,7 +364,7 @@ def test_a_handshake_is_accepted_with_an_answer(connect: Connect) -> None:
 @pytest.mark.feature("F225")
 def test_a_handshake_is_denied_with_the_reason(demo: Proxy) -> None:
     demo._pyroHandshake = "deny"
-    with pytest.raises(ConnectionRefusedByPeer, match="rejected: go away$") as caught:  # noqa: RUF043 - a pattern
+    with pytest.raises(ConnectionRefusedByPeer, match=r"rejected: go away$") as caught:
         demo.add(1, 1)
     assert caught.value.reason == "go away"
     assert isinstance(caught.value, CommunicationError)
@@ -464,9 +464,12 @@ def test_hello_over_a_connected_socket_is_not_for_pyro5(spawned: Callable[..., A
     process = spawned("pyro5_server.py", "pair", str(theirs.fileno()), pass_fds=(theirs.fileno(),))
     theirs.close()
     try:
-        with ours, Proxy("demo", connected_socket=ours, kernel=kernel) as proxy:
-            with pytest.raises(CommunicationError):
-                proxy.add(1, 2)
+        with (
+            ours,
+            Proxy("demo", connected_socket=ours, kernel=kernel) as proxy,
+            pytest.raises(CommunicationError),
+        ):
+            proxy.add(1, 2)
     finally:
         process.kill()
         process.communicate()

@@ -55,8 +55,8 @@ class Check:
     """What to do about it."""
 
 
-@expose
 class _Echo:
+    @expose
     def echo(self, value: Any) -> Any:
         return value
 

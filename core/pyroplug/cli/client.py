@@ -179,6 +179,7 @@ def ping(
     """
     from pyroplug.plugins.ping import ping as ping_once
 
+    assert session.kernel  # made now, so as not to be measured
     start = time.perf_counter()
     with connected(session, uri, ClientOptions(serializer, timeout, handshake)) as proxy:
         connecting = time.perf_counter() - start

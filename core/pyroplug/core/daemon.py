@@ -269,10 +269,13 @@ class Daemon:
         except KeyboardInterrupt:
             log.info("the request loop was ended by Ctrl-C")
         finally:
-            self._loop_thread = None
-            if self._shutting_down:
-                self.close()
-            self._loop_ended.set()
+            try:
+                if self._shutting_down:
+                    self.close()
+            finally:
+                # last: a second signal may ask this very thread to shut down, which must not wait for itself
+                self._loop_thread = None
+                self._loop_ended.set()
 
     def events(self, eventsockets: Iterable[Any]) -> None:
         """Handle the sockets (of ``sockets``) that a foreign event loop found ready; never waits."""
@@ -324,6 +327,10 @@ class Daemon:
             if self._closed:
                 return
             self._closed = True
+        if self._loop_thread not in (None, threading.get_ident()):
+            # nobody may take the loop's things away while another thread turns it
+            self.transportServer.shutdown()
+            self._loop_ended.wait(self.kernel.settings.SHUTDOWN_TIMEOUT + 1)
         self.transportServer.close()
         for listener in self._listeners:
             listener.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .call import Call, current_call
@@ -140,6 +141,7 @@ class Request(Call):
         self.error = exc
         self.reply_flags = 0
         self.reply_annotations = None  # what a method said about its result does not hold for a failure
+        exc.__traceback__ = _of_program(exc.__traceback__)
         for hook in plan.on_error:
             _isolated(hook, self, exc)
         try:
@@ -170,6 +172,14 @@ class Request(Call):
         return SerializeError(
             f"message used serializer that is not accepted: {self.serializer_id} (accepted are: {accepted})"
         )
+
+
+def _of_program(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without our own frames at its beginning, which tell nobody anything."""
+    start = trace
+    while start is not None and start.tb_frame.f_globals is globals():
+        start = start.tb_next
+    return start or trace
 
 
 def _isolated(hook: Callable[[Call, BaseException], None], call: Call, exc: BaseException) -> None:

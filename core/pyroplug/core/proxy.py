@@ -378,14 +378,13 @@ class ProxyBase:
             self._pyroProcessMetadata(known_metadata)
             return
         with self._pyroLock:
-            if self._pyroConnection is None:
-                self._pyroConnect()
+            connection = self._pyroConnection or self._pyroConnect()
             if self._pyroMetadataKnown and objectId is None:
                 return
             source = self._pyroKernel.metadata_source
             if source is not None:
                 system_object, method = source
-                object_id = objectId or self._pyroConnection.objectId
+                object_id = objectId or connection.objectId
                 self._pyroProcessMetadata(self._pyroInvoke(method, [object_id], {}, objectId=system_object))
 
     def _pyroProcessMetadata(self, metadata: Mapping[str, Iterable[str]]) -> None:

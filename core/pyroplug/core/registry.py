@@ -151,14 +151,28 @@ class JoinedEntry(Entry):
         self.parts = tuple(parts)
         members = Members(self.parts[0].members.cls)
         for part in self.parts:
-            taken = set(members.table()) & set(part.functions)
+            theirs = part.members
+            taken = {*members.methods, *members.properties} & {*theirs.methods, *theirs.properties}
             if taken:
                 raise DaemonError(f"members offered twice for the object {object_id!r}: {', '.join(sorted(taken))}")
             members.methods.update(part.members.methods)
             members.properties.update(part.members.properties)
             members.extra.update(part.members.extra)
+            for note, names in part.members.notes.items():
+                members.notes[note] = members.notes.get(note, set()) | names
         super().__init__(object_id, members)
-        self.functions = {name: part.table[name] for part in self.parts for name in part.functions}
+        own = {name: part.table[name] for part in self.parts for name in part.functions}
+        self.functions = {**own, **{name: self._owners_own(name) for name in members.extra}}
+
+    def _owners_own(self, name: str) -> Function:
+        """Of pseudo methods, which are given the name of a member first, that of the part with this member."""
+        parts = [part for part in self.parts if name in part.functions]
+
+        def call(member: str, /, *args: Any, **kwargs: Any) -> Any:
+            part = next((part for part in parts if member in part.members.properties), parts[0])
+            return part.table[name](member, *args, **kwargs)
+
+        return call
 
     @property
     def target(self) -> Any:

@@ -198,7 +198,18 @@ class FrameReader:
     that much is ever kept.  Errors are :class:`RemoteProtocolError`; afterwards the reader is useless.
     """
 
-    __slots__ = ("_body", "_body_size", "_data", "_filled", "_pos", "_room", "_view", "max_annotations", "max_size")
+    __slots__ = (
+        "_body",
+        "_body_size",
+        "_data",
+        "_filled",
+        "_pos",
+        "_rest",
+        "_room",
+        "_view",
+        "max_annotations",
+        "max_size",
+    )
 
     def __init__(self, max_size: int, max_annotations: int = 100) -> None:
         self.max_size = max_size
@@ -208,6 +219,7 @@ class FrameReader:
         self._body: io.BytesIO | None = None
         self._body_size = 0
         self._filled = 0
+        self._rest = b""
         self._room = 0
         self._view: memoryview | None = None
 
@@ -223,7 +235,7 @@ class FrameReader:
             while offset < len(data):
                 target = self.writable()
                 if target is None:  # the body is complete, the rest belongs to the next message
-                    self._data += data[offset:]
+                    self._rest += data[offset:]
                     return
                 taken = min(len(target), len(data) - offset)
                 target[:taken] = data[offset : offset + taken]
@@ -299,7 +311,7 @@ class FrameReader:
         if self._body is None:
             if size < _IN_PLACE:
                 return None
-            # the header stays in _data[_pos:_pos + HEADER_SIZE] until the body is complete
+            # just the header stays in _data until the body is complete
             came = self._data[self._pos + HEADER_SIZE :]
             self._data = self._data[self._pos : self._pos + HEADER_SIZE]
             self._pos = 0
@@ -309,7 +321,7 @@ class FrameReader:
             return None
         body = self._body.getvalue()
         self._body = None
-        self._data = self._data[HEADER_SIZE:]
+        self._data, self._rest = self._rest, b""
         self._pos = 0
         return body
 
@@ -358,7 +370,7 @@ def read_marshalled_text(data: Buffer) -> str:
         width, encoding = code
         length = int.from_bytes(raw[1 : 1 + width], "little")
         text = raw[1 + width :]
-        if len(text) == length:
+        if len(raw) > width and len(text) == length:
             return text.decode(encoding, "replace")
     raise RemoteProtocolError("the reason of the refusal cannot be read")
 

@@ -58,7 +58,8 @@ def _sender(own: Callable[[Any], Mapping[str, Any]] | None) -> Callable[[Call], 
         annotations = dict(own(call.connection.owner())) if own else {}
         side = client_side.get()
         if side is not None:
-            side.reply_annotations = {}  # whatever comes of this call, it is not the last one's
+            if side.reply_annotations:
+                ClientSide.put(reply_annotations={})  # whatever comes of this call, it is not the last one's
             annotations.update(side.annotations)
         if annotations:
             call.annotations = {**call.annotations, **_checked(annotations)}
@@ -69,12 +70,8 @@ def _sender(own: Callable[[Any], Mapping[str, Any]] | None) -> Callable[[Call], 
 def _receiver(told: Callable[[Any, Mapping[str, bytes], int], None] | None) -> Callable[[Call], None]:
     def keep(call: Call) -> None:
         annotations = call.reply_annotations or {}
-        side = client_side.get()
-        if annotations and side is None:
-            side = ClientSide()
-            client_side.set(side)
-        if side is not None:
-            side.reply_annotations = dict(annotations)
+        if annotations:
+            ClientSide.put(reply_annotations=dict(annotations))
         if told is not None:
             told(call.connection.owner(), annotations, RESULT)
 

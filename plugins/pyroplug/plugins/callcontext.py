@@ -25,7 +25,10 @@ PLUGIN = PluginInfo("callcontext", "current_context: the call that is being serv
 
 
 class ClientSide:
-    """What a client says with its next calls, and what came with the last reply."""
+    """What a client says with its next calls, and what came with the last reply.
+
+    Tasks and ``asyncio.to_thread`` copy the context and so share this object: never change one, put another.
+    """
 
     __slots__ = ("annotations", "correlation_id", "reply_annotations")
 
@@ -33,6 +36,14 @@ class ClientSide:
         self.annotations: dict[str, Any] = {}
         self.correlation_id: uuid.UUID | None = None
         self.reply_annotations: dict[str, bytes] = {}
+
+    @staticmethod
+    def put(**changes: Any) -> None:
+        """Replace the one of this thread or task by a copy with changes."""
+        old, new = client_side.get() or ClientSide(), ClientSide()
+        for name in ClientSide.__slots__:
+            setattr(new, name, changes.get(name, getattr(old, name)))
+        client_side.set(new)
 
 
 client_side: ContextVar[ClientSide | None] = ContextVar("pyroplug_client_side", default=None)
@@ -117,7 +128,7 @@ class CallContext:
 
     @annotations.setter
     def annotations(self, value: Mapping[str, Any]) -> None:
-        _client().annotations = dict(value)
+        ClientSide.put(annotations=dict(value))
 
     @property
     def response_annotations(self) -> dict[str, Any]:
@@ -134,7 +145,7 @@ class CallContext:
     def response_annotations(self, value: Mapping[str, Any]) -> None:
         call = current_call.get()
         if call is None:
-            _client().reply_annotations = dict(value)
+            ClientSide.put(reply_annotations=dict(value))
         else:
             call.reply_annotations = dict(value)
 
@@ -165,7 +176,7 @@ class CallContext:
             raise TypeError(f"correlation_id must be a UUID or None, not {type(value).__name__}")
         call = current_call.get()
         if call is None:
-            _client().correlation_id = value
+            ClientSide.put(correlation_id=value)
         else:
             call.correlation = value.bytes if value is not None else NO_CORRELATION
 

@@ -3,11 +3,17 @@
 Prints one line of JSON, the URIs by transport, and serves until its standard input ends.
 """
 
+# ruff: noqa: T201 - what it prints are its URIs
+# mypy: disable-error-code="untyped-decorator"
+
+from __future__ import annotations
+
 import json
 import socket
 import sys
 import threading
 import warnings
+from typing import Any
 
 import Pyro5.api
 import Pyro5.errors
@@ -22,105 +28,105 @@ CustomError.__module__ = "mymod"
 
 @Pyro5.api.expose
 class Sub:
-    def hi(self, name):
+    def hi(self, name: Any) -> Any:
         return f"hi {name}"
 
 
 @Pyro5.api.expose
 class Items:
-    def __len__(self):
+    def __len__(self) -> Any:
         return 3
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return ["a", "b", "c"][index]
 
 
 class Hidden:
-    def secret(self):
+    def secret(self) -> Any:
         return 1
 
 
 @Pyro5.api.expose
 class Demo:
-    def __init__(self):
+    def __init__(self) -> None:
         self._value = 1
         self._fired = threading.Event()
         self._sub = Sub()
         self._marshalled = Sub()  # marshal never makes proxies, and makes Pyro5 forget whose the object is
 
-    def add(self, a, b=0):
+    def add(self, a: Any, b: Any = 0) -> Any:
         return a + b
 
-    def echo(self, value):
+    def echo(self, value: Any) -> Any:
         return value
 
-    def kwargs(self, *args, **kwargs):
+    def kwargs(self, *args: Any, **kwargs: Any) -> Any:
         return [list(args), kwargs]
 
-    def nothing(self):
+    def nothing(self) -> Any:
         pass
 
-    def boom(self):
+    def boom(self) -> Any:
         return 1 / 0
 
-    def boom_attributes(self):
+    def boom_attributes(self) -> Any:
         error = ValueError("bad", 42)
-        error.extra = "info"
+        error.extra = "info"  # type: ignore[attr-defined]
         raise error
 
-    def boom_pyro(self):
+    def boom_pyro(self) -> Any:
         raise Pyro5.errors.NamingError("unknown name: x")
 
-    def boom_custom(self):
+    def boom_custom(self) -> Any:
         raise CustomError("mine", 7)
 
-    def boom_stop(self):
+    def boom_stop(self) -> Any:
         raise StopIteration("over")
 
     @Pyro5.api.oneway
-    def fire(self, number):
+    def fire(self, number: Any) -> Any:
         self._value = number
         self._fired.set()
 
-    def fired(self, timeout):
+    def fired(self, timeout: Any) -> Any:
         done = self._fired.wait(timeout)
         self._fired.clear()
         return done and self._value
 
     @property
-    def value(self):
+    def value(self) -> Any:
         return self._value
 
     @value.setter
-    def value(self, new):
+    def value(self, new: Any) -> Any:
         self._value = new
 
     @property
-    def readonly(self):
+    def readonly(self) -> Any:
         return "fixed"
 
     @classmethod
-    def by_class(cls):
+    def by_class(cls) -> Any:
         return cls.__name__
 
     @staticmethod
-    def by_static(a):
+    def by_static(a: Any) -> Any:
         return a * 2
 
-    def call_back(self, proxy, number):
+    def call_back(self, proxy: Any, number: Any) -> Any:
         with proxy:
             return proxy.add(number, 1)
 
-    def kind(self, value):
+    def kind(self, value: Any) -> Any:
         return type(value).__name__
 
-    def sub(self):
+    def sub(self) -> Any:
         return self._marshalled if Pyro5.api.current_context.serializer_id == 2 else self._sub
 
-    def uri(self):
+    def uri(self) -> Any:
         return Pyro5.api.URI("PYRO:abc@localhost:1234")
 
-    def context(self):
+    def context(self) -> Any:
         context = Pyro5.api.current_context
         context.response_annotations = {"RESP": b"reply-note"}
         return {
@@ -130,18 +136,18 @@ class Demo:
             "seq": context.seq,
         }
 
-    def compress(self, on):
+    def compress(self, on: Any) -> Any:
         Pyro5.config.COMPRESSION = on
 
 
-class Daemon(Pyro5.api.Daemon):
-    def validateHandshake(self, conn, data):
+class Daemon(Pyro5.api.Daemon):  # type: ignore[misc]
+    def validateHandshake(self, conn: Any, data: Any) -> Any:
         if data == "deny":
             raise PermissionError("go away")
         return {"you-said": data} if isinstance(data, dict) else "hello"
 
 
-def publish(daemon):
+def publish(daemon: Any) -> Any:
     demo = Demo()
     daemon.register(demo, "demo")
     daemon.register(demo._sub, "sub")
@@ -151,7 +157,7 @@ def publish(daemon):
     return daemon
 
 
-def main(kind, where):
+def main(kind: Any, where: Any) -> None:
     warnings.simplefilter("ignore")
     if kind == "pair":
         publish(Pyro5.api.Daemon(connected_socket=socket.socket(fileno=int(where)))).requestLoop()

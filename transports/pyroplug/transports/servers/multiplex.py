@@ -40,18 +40,22 @@ class MultiplexLoop(BaseLoop):
 
     def events(self, ready: Iterable[Any]) -> None:
         """Handle what is ready."""
-        for item in list(ready):
-            fd = item if isinstance(item, int) else item.fileno()
-            link = self._links.get(fd)
-            if link is not None:
-                self._ready(link, READ)
-                continue
-            for source in self._listeners:
-                if source.fd == fd:
-                    self._accept(source)
-        # what belongs to no socket of the caller's: wake-ups, replies that wait, deadlines
-        self._turn(0)
-        self._keep_house()
+        self._turning_thread = threading.get_ident()
+        try:
+            for item in list(ready):
+                fd = item if isinstance(item, int) else item.fileno()
+                link = self._links.get(fd)
+                if link is not None:
+                    self._ready(link, READ)
+                    continue
+                for source in self._listeners:
+                    if source.fd == fd:
+                        self._accept(source)
+            # what belongs to no socket of the caller's: wake-ups, replies that wait, deadlines
+            self._turn(0)
+            self._keep_house()
+        finally:
+            self._turning_thread = None
 
     def _work(self, link: Link) -> None:
         connection = link.connection
@@ -79,6 +83,12 @@ class MultiplexLoop(BaseLoop):
     def _running(self, link: Link) -> bool:
         # a call that runs in this very thread asked for the end: it cannot be waited for
         return link.busy and self._turning_thread not in (None, threading.get_ident())
+
+    def _drain(self) -> None:
+        super()._drain()
+        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
+        while self._turning_thread not in (None, threading.get_ident()) and time.monotonic() < deadline:
+            time.sleep(0.001)  # a foreign event loop turns this one: it must not meet a closed poller
 
     def _keep_house(self) -> None:
         now = time.monotonic()

@@ -1,0 +1,1 @@
+"""Two plugins for pyroplug: the serializer ``jsonb64`` and the feature ``callcount``."""
