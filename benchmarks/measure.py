@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.processes import Pair, WorkerError, socket_folder, the_cpu
 from benchmarks.systems import Spec, adapter
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import Workload
 
 __all__ = ["Plan", "Result", "Row", "run"]
 
@@ -45,8 +45,8 @@ class Result:
 
     @property
     def best(self) -> float:
-        """Microseconds per operation in the slice that was disturbed least."""
-        return min(self.wall)
+        """Microseconds of CPU per operation in the slice that was disturbed least; by the clock without that."""
+        return min(self.cpu or self.wall)
 
     @property
     def cpu_micros(self) -> float | None:
@@ -76,9 +76,9 @@ class Row:
         return two.micros / one.micros if one and two else None
 
     def best_ratio(self, name: str, other: str) -> float | None:
-        """The same by the best slices: what is left of a noisy machine."""
+        """The same by the CPU time of the best slices: what the rest of a busy machine disturbs least."""
         one, two = self.results.get(name), self.results.get(other)
-        return two.best / one.best if one and two else None
+        return two.best / one.best if one and two and bool(one.cpu) == bool(two.cpu) else None
 
 
 def _quiet(text: str) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # started as a file, and yet part of a package
 
 from benchmarks.processes import PORTIONS, the_cpu  # noqa: E402
+from benchmarks.systems import Spec  # noqa: E402
+from benchmarks.systems.ours import make_kernel  # noqa: E402
 from benchmarks.workloads import RECORD  # noqa: E402
 
 Piece = Callable[[], object]
@@ -31,20 +34,28 @@ ROUNDS = 15
 
 
 class LoopStream:
-    """A stream whose other end is a server connection in the same thread: all of a call but the system calls."""
+    """A stream whose other end is a server connection in the same thread: all of a call but the system calls.
+
+    With ``canned`` every request gets that reply, in which only the sequence number is put right: the client alone.
+    """
 
     sock = None
     peer = "nobody"
 
     def __init__(self) -> None:
         self.serve: Callable[[bytes], bytes] = bytes
-        self._reply = b""
+        self.canned = bytearray()
+        self._reply: bytes | bytearray = b""
 
     def fileno(self) -> int:
         return -1
 
     def send(self, data: Any, /) -> int:
-        self._reply = self.serve(bytes(data))
+        if self.canned:
+            self.canned[10:12] = data[10:12]
+            self._reply = self.canned
+        else:
+            self._reply = self.serve(bytes(data))
         return len(data)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, /) -> int:
@@ -62,29 +73,6 @@ class LoopStream:
         pass
 
 
-class Canned(LoopStream):
-    """Answers each request with the same reply, in which only the sequence number is put right."""
-
-    def __init__(self, reply: bytes) -> None:
-        super().__init__()
-        self._canned = bytearray(reply)
-
-    def send(self, data: Any, /) -> int:
-        self._canned[10:12] = data[10:12]
-        return len(data)
-
-    def recv_into(self, buffer: Any, nbytes: int = 0, /) -> int:
-        size = len(self._canned)
-        buffer[:size] = self._canned
-        return size
-
-
-def _bare_connection(kernel: Any) -> Any:
-    from pyroplug.core.connection import ClientConnection
-
-    return ClientConnection(LoopStream(), kernel.client_plan(), kernel.serializer_id("msgpack"), kernel.settings)
-
-
 def _codec_pieces(kernel: Any) -> dict[str, Piece]:
     pieces: dict[str, Piece] = {}
     for name, codec in kernel.codecs().items():
@@ -92,10 +80,10 @@ def _codec_pieces(kernel: Any) -> dict[str, Piece]:
             request = codec.dumps_call("echo", "echo", (value,), {})
             reply = codec.dumps(value)
             pieces |= {
-                f"{name} dumps_call {label}": lambda c=codec, v=value: c.dumps_call("echo", "echo", (v,), {}),
-                f"{name} loads_call {label}": lambda c=codec, r=request: c.loads_call(r),
-                f"{name} dumps {label}": lambda c=codec, v=value: c.dumps(v),
-                f"{name} loads {label}": lambda c=codec, r=reply: c.loads(r),
+                f"{name} dumps_call {label}": partial(codec.dumps_call, "echo", "echo", (value,), {}),
+                f"{name} loads_call {label}": partial(codec.loads_call, request),
+                f"{name} dumps {label}": partial(codec.dumps, value),
+                f"{name} loads {label}": partial(codec.loads, reply),
             }
     return pieces
 
@@ -118,88 +106,66 @@ def _wire_pieces(codec: Any) -> dict[str, Piece]:
     }
 
 
-def _call_pieces(kernel: Any) -> dict[str, Piece]:
-    from pyroplug.api import Daemon, Proxy, expose
-    from pyroplug.core import wire
-    from pyroplug.core.connection import ServerConnection
+class _Server:
+    """A server connection that answers at once."""
 
-    class Target:
-        def echo(self, value: Any) -> Any:
-            return value
+    def __init__(self, daemon: Any, stream: LoopStream) -> None:
+        from pyroplug.core.connection import ServerConnection
 
-    daemon = Daemon(host="127.0.0.1", kernel=kernel)
-    daemon.register(expose(Target)(), "echo")
-    codec = kernel.codecs()["msgpack"]
-    stream = LoopStream()
-    server = ServerConnection(daemon._endpoint, stream)
+        self.connection = ServerConnection(daemon._endpoint, stream)
 
-    def serve(data: bytes) -> bytes:
-        server.receive(data)
-        task = server.next_task()
+    def serve(self, data: bytes) -> bytes:
+        self.connection.receive(data)
+        task = self.connection.next_task()
         assert task is not None
         reply = task.run()
         assert isinstance(reply, bytes)
         return reply
 
-    def encoded(kind: int, payload: bytes) -> bytes:
-        message = wire.encode(kind, 4, 0, 1, payload)
-        assert isinstance(message, bytes)
-        return message
+    def receive(self, data: bytes) -> object:
+        self.connection.receive(data)
+        return self.connection.next_task()
 
-    serve(encoded(wire.CONNECT, codec.dumps({"handshake": "hello", "object": "echo"})))
-    request = encoded(wire.INVOKE, codec.dumps_call("echo", "echo", (42,), {}))
-    reply = serve(request)
-    stream.serve = serve
 
-    client = _bare_connection(kernel)
-    client.stream = Canned(reply)
-    client.use(kernel.bind(client))
-    proxy = Proxy("PYRO:echo@localhost:1", kernel=kernel)
-    proxy._pyroGetMetadata(known_metadata={"methods": {"echo"}})
-    proxy.__dict__["_pyroConnection"] = client
+def _call_pieces(kernel: Any) -> dict[str, Piece]:
+    from pyroplug.api import Daemon, Proxy, expose
+    from pyroplug.core import wire
 
-    whole = _bare_connection(kernel)
-    whole.stream = stream
-    whole.use(kernel.bind(whole))
-    whole_proxy = Proxy("PYRO:echo@localhost:1", kernel=kernel)
-    whole_proxy._pyroGetMetadata(known_metadata={"methods": {"echo"}})
-    whole_proxy.__dict__["_pyroConnection"] = whole
+    class Target:
+        def echo(self, value: Any) -> Any:
+            return value
 
-    payload = codec.dumps_call("echo", "echo", (42,), {})
+    # it holds sockets; this process ends after the measurement and gives them back
+    daemon = Daemon(host="127.0.0.1", kernel=kernel)
+    uri = daemon.register(expose(Target)(), "echo")
 
-    def nothing(name: str, args: Any, kwargs: Any) -> None:
-        pass
+    def connected() -> tuple[Any, LoopStream, _Server]:
+        stream = LoopStream()
+        server = _Server(daemon, stream)
+        stream.serve = server.serve
+        kernel.connect = lambda uri, timeout: stream
+        proxy = Proxy(uri, kernel=kernel)
+        proxy.echo(42)
+        return proxy, stream, server
 
-    idle = Proxy("PYRO:echo@localhost:1", kernel=kernel)
-    idle._pyroGetMetadata(known_metadata={"methods": {"echo"}})
-    idle.__dict__["_pyroInvoke"] = nothing
+    proxy, _, server = connected()
+    alone, stream, _ = connected()
+    payload = kernel.codecs()["msgpack"].dumps_call("echo", "echo", (42,), {})
+    request = wire.encode(wire.INVOKE, 4, 0, 1, payload)
+    assert isinstance(request, bytes)
+    stream.canned = bytearray(server.serve(request))
 
-    def taken() -> object:
-        server.receive(request)
-        return server.next_task()
-
-    def run_only() -> object:
-        server.receive(request)
-        task = server.next_task()
-        assert task is not None
-        return task.run()
-
-    # a daemon holds sockets and threads; this process ends after the measurement and gives them back
     return {
-        "server: receive + next_task": taken,
-        "server: receive + next_task + run": run_only,
-        "client: proxy.echo without _pyroInvoke": lambda: idle.echo(42),
-        "client: connection.exchange": lambda: client.exchange(payload, 0),
-        "client: connection.call": lambda: client.call("echo", "echo", (42,), {}),
-        "client: proxy.echo(42)": lambda: proxy.echo(42),
-        "both sides: proxy.echo(42)": lambda: whole_proxy.echo(42),
+        "server: receive + next_task": partial(server.receive, request),
+        "server: receive + next_task + run": partial(server.serve, request),
+        "client: the attribute proxy.echo": lambda: alone.echo,
+        "client: proxy.echo(42)": lambda: alone.echo(42),
+        "both sides: proxy.echo(42)": lambda: proxy.echo(42),
     }
 
 
-def _pieces() -> dict[str, Piece]:
-    from pyroplug.api import Kernel
-
-    kernel = Kernel(settings={"SERIALIZER": "msgpack"}, environ={})
+def _pieces(tree: str) -> dict[str, Piece]:
+    kernel = make_kernel(Spec("", "ours", {"loop": "thread", "serializer": "msgpack"}, tree=tree))
     return {**_codec_pieces(kernel), **_wire_pieces(kernel.codecs()["msgpack"]), **_call_pieces(kernel)}
 
 
@@ -210,9 +176,9 @@ def _time(piece: Piece, count: int) -> float:
     return time.perf_counter() - begin
 
 
-def measure(texts: list[str], rounds: int) -> dict[str, float]:
+def measure(tree: str, texts: list[str], rounds: int) -> dict[str, float]:
     """Microseconds of each piece whose name has one of the texts in it."""
-    pieces = {name: piece for name, piece in _pieces().items() if not texts or any(text in name for text in texts)}
+    pieces = {name: piece for name, piece in _pieces(tree).items() if not texts or any(text in name for text in texts)}
     pieces["(an empty call, subtracted from all)"] = lambda: None
     counts: dict[str, int] = {}
     for name, piece in pieces.items():
@@ -232,8 +198,8 @@ def _measure_tree(tree: str | None, texts: list[str], rounds: int) -> dict[str, 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYRO_")}
     if tree is not None:
         environ["PYTHONPATH"] = os.pathsep.join(str(Path(tree).resolve() / portion) for portion in PORTIONS)
-    command = [sys.executable, __file__, "--child", "--rounds", str(rounds), *texts]
-    output = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=300).stdout
+    command = [sys.executable, __file__, "--child", tree or "", "--rounds", str(rounds), *texts]
+    output = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout
     result: dict[str, float] = json.loads(output)
     return result
 
@@ -243,13 +209,13 @@ def main() -> None:
     parser.add_argument("texts", nargs="*", help="only pieces with one of these texts in their names")
     parser.add_argument("--tree", action="append", default=[], help="another source tree to be timed as well")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", metavar="TREE", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
+    if options.child is not None:
         cpu = the_cpu()
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
-        print(json.dumps(measure(options.texts, options.rounds)))
+        print(json.dumps(measure(options.child, options.texts, options.rounds)))
         return
     trees: list[str | None] = [None, *options.tree]
     # in thirds, so that the trees take turns

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pyroplug import api
+from pyroplug.core import errors
 from pyroplug.core.hookspecs import HookSpecs
 from pyroplug.core.kernel import KERNEL_SETTINGS
 from pyroplug.core.plugins import OWN_DISTRIBUTION, Catalog
@@ -107,10 +109,77 @@ def control_table() -> str:
     return "\n".join(["| Variable | What it does |", "|---|---|", *rows])
 
 
+def summary(thing: object) -> str:
+    """The first sentence of a docstring, fit for a cell of a table."""
+    text = (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+    return markdown(text).replace("|", "\\|")
+
+
+def kind_of(thing: object) -> str:
+    """The table that a name of the API belongs into."""
+    if isinstance(thing, type):
+        return "Errors" if issubclass(thing, BaseException) else "Classes"
+    return "Functions and decorators" if inspect.isroutine(thing) else "Objects and constants"
+
+
+def api_names() -> str:
+    """The names of ``pyroplug.api`` by kind."""
+    tables: dict[str, list[str]] = {}
+    for name in sorted(api.__all__, key=str.lower):
+        thing = getattr(api, name)
+        is_value = isinstance(thing, str)
+        text = f"`{thing!r}`" if is_value and not name.startswith("__") else summary(type(thing) if is_value else thing)
+        tables.setdefault(kind_of(thing), []).append(
+            f"| `{name}` | {'the version' if name == '__version__' else text} |"
+        )
+    lines: list[str] = []
+    for kind in ("Classes", "Functions and decorators", "Objects and constants", "Errors"):
+        lines += [f"### {kind}", "", "| Name | What it is |", "|---|---|", *tables[kind], ""]
+    return "\n".join(lines).rstrip()
+
+
+def class_members(cls: type, prefix: str, stop: type) -> list[str]:
+    """A table of the documented members of a class whose names begin with ``prefix`` (or are public)."""
+    lines = ["| Member | What it does |", "|---|---|"]
+    found: dict[str, object] = {}
+    for base in reversed(cls.__mro__[: cls.__mro__.index(stop)]):
+        found.update(vars(base))
+    for name, member in sorted(found.items()):
+        if not name.startswith(prefix) or (not prefix and name.startswith("_")):
+            continue
+        target = member.__func__ if isinstance(member, staticmethod) else member
+        if isinstance(target, property) and target.__doc__:
+            lines.append(f"| `{name}` | {summary(target)} |")
+        elif inspect.isfunction(target) and target.__doc__:
+            names = [p.name for p in inspect.signature(target).parameters.values() if p.name != "self"]
+            lines.append(f"| `{name}({', '.join(names)})` | {summary(target)} |")
+    return lines
+
+
+def daemon_members() -> str:
+    """The public members of a daemon."""
+    return "\n".join(class_members(api.Daemon, "", object))
+
+
+def proxy_members() -> str:
+    """The members of a proxy: all others are those of the remote object."""
+    return "\n".join(class_members(api.Proxy, "_pyro", object))
+
+
+def error_tree() -> str:
+    """The tree of errors, as the module draws it."""
+    drawing = (inspect.getdoc(errors) or "").partition("::\n\n")[2].partition("\n\n")[0]
+    return f"```text\n{inspect.cleandoc(drawing)}\n```"
+
+
 GENERATORS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/plugins.md", "hooks", hook_reference),
     ("docs/reference/settings.md", "settings", setting_table),
     ("docs/reference/settings.md", "control", control_table),
+    ("docs/reference/api.md", "names", api_names),
+    ("docs/reference/api.md", "daemon", daemon_members),
+    ("docs/reference/api.md", "proxy", proxy_members),
+    ("docs/reference/errors.md", "tree", error_tree),
 )
 """Page, name of the part, and the function that gives its text."""
 

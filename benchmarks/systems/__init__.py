@@ -4,9 +4,10 @@ An adapter has three functions and a list::
 
     SPECS = [Spec("mine-msgpack", "mine", {"serializer": "msgpack"})]
 
-    def missing() -> str | None: ...                        # why it cannot run here
-    def serve(spec, address, ready) -> None: ...            # in the server process; never returns
-    def connect(spec, location) -> Client: ...              # in the client process
+
+    def missing() -> str | None: ...  # why it cannot run here
+    def serve(spec, address, ready) -> None: ...  # in the server process; never returns
+    def connect(spec, location) -> Client: ...  # in the client process
 
 ``address`` is None for TCP (any free port on 127.0.0.1) or the path of a Unix socket; ``ready(location)`` is
 called once clients can come, with whatever text ``connect`` needs.  A new adapter is named in ``MODULES``.

@@ -33,7 +33,7 @@ class Target:
         return value
 
 
-def _kernel(spec: Spec) -> Any:
+def make_kernel(spec: Spec) -> Any:
     from pyroplug.api import Kernel
 
     return Kernel(
@@ -55,18 +55,18 @@ def serve(spec: Spec, address: str | None, ready: Ready) -> None:
     from pyroplug.api import Daemon, expose
 
     where: dict[str, Any] = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
-    with Daemon(kernel=_kernel(spec), **where) as daemon:
+    with Daemon(kernel=make_kernel(spec), **where) as daemon:
         ready(str(daemon.register(expose(Target)(), "echo")))
         daemon.requestLoop()
 
 
 @functools.cache
 def _client_kernel(tree: str, options: tuple[tuple[str, str], ...]) -> Any:
-    return _kernel(Spec("", "", dict(options), tree=tree))
+    return make_kernel(Spec("", "", dict(options), tree=tree))
 
 
 def connect(spec: Spec, location: str) -> Client:
     from pyroplug.api import Proxy
 
-    proxy = Proxy(location, kernel=_client_kernel(spec.tree, tuple(spec.options.items())))
+    proxy: Any = Proxy(location, kernel=_client_kernel(spec.tree, tuple(spec.options.items())))
     return Client(proxy, proxy._pyroRelease)

@@ -39,15 +39,16 @@ class Target:
 def _configure(spec: Spec) -> None:
     from Pyro5.api import config
 
-    config.SERVERTYPE = spec.options["loop"]
-    config.SERIALIZER = spec.options["serializer"]
+    settings: Any = config  # whose annotations admit the default values only
+    settings.SERVERTYPE = spec.options["loop"]
+    settings.SERIALIZER = spec.options["serializer"]
 
 
 def serve(spec: Spec, address: str | None, ready: Ready) -> None:
     from Pyro5.api import Daemon, expose
 
     _configure(spec)
-    where = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
+    where: dict[str, Any] = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
     daemon = Daemon(**where)
     ready(str(daemon.register(expose(Target)(), "echo")))
     daemon.requestLoop()
@@ -57,5 +58,5 @@ def connect(spec: Spec, location: str) -> Client:
     from Pyro5.api import Proxy
 
     _configure(spec)
-    proxy = Proxy(location)
+    proxy: Any = Proxy(location)
     return Client(proxy, proxy._pyroRelease)

@@ -135,6 +135,8 @@ def connect(spec: Spec, location: str) -> Client:
 
 
 def _bytes_echo(sock: socket.socket) -> Callable[[bytes], object]:
+    buffer = bytearray(_BUFFER)
+
     def echo(value: bytes) -> object:
         nonlocal buffer
         size = 4 + len(value)
@@ -149,5 +151,4 @@ def _bytes_echo(sock: socket.socket) -> Callable[[bytes], object]:
                 count += _some(sock, view[count:size])
         return buffer
 
-    buffer = bytearray(_BUFFER)
     return echo

@@ -45,10 +45,11 @@ def serve(spec: Spec, address: str | None, ready: Ready) -> None:
 
 def connect(spec: Spec, location: str) -> Client:
     import rpyc
+    from rpyc.utils.factory import unix_connect
 
     if " " in location:
         host, port = location.split()
         connection = rpyc.connect(host, int(port))
     else:
-        connection = rpyc.utils.factory.unix_connect(location)
+        connection = unix_connect(location)
     return Client(Echo(connection.root.echo), connection.close)

@@ -42,12 +42,18 @@ if TYPE_CHECKING:
     from pyroplug.core.stash import Stash, StashKey
     from pyroplug.core.tracebacks import excepthook, get_pyro_traceback
     from pyroplug.core.uri import URI
+    from pyroplug.plugins.batch import BatchProxy, batch
+    from pyroplug.plugins.blob import SerializedBlob
     from pyroplug.plugins.callback import callback
     from pyroplug.plugins.callcontext import current_context
     from pyroplug.plugins.daemonobject import DaemonObject
+    from pyroplug.plugins.futures import Future, FutureProxy, FutureResult, asyncproxy
     from pyroplug.plugins.instances import behavior
     from pyroplug.plugins.oneway import oneway
     from pyroplug.plugins.ping import ping
+    from pyroplug.plugins.retry import idempotent
+    from pyroplug.plugins.session import SessionStorage, init_session
+    from pyroplug.plugins.streaming import RemoteIterator
     from pyroplug.plugins.synchronized import synchronized
 
     config: Settings
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DAEMON_NAME",
     "URI",
+    "BatchProxy",
     "Call",
     "CommunicationError",
     "ConfigError",
@@ -64,6 +71,9 @@ __all__ = [
     "Daemon",
     "DaemonError",
     "DaemonObject",
+    "Future",
+    "FutureProxy",
+    "FutureResult",
     "Kernel",
     "MessageTooLargeError",
     "NamingError",
@@ -75,10 +85,13 @@ __all__ = [
     "Proxy",
     "PyroError",
     "RemoteError",
+    "RemoteIterator",
     "Schema",
     "SecurityError",
     "SerializeError",
+    "SerializedBlob",
     "SerializerBase",
+    "SessionStorage",
     "Setting",
     "Settings",
     "Stash",
@@ -87,6 +100,8 @@ __all__ = [
     "TimeoutError",
     "URIError",
     "__version__",
+    "asyncproxy",
+    "batch",
     "behavior",
     "callback",
     "config",
@@ -96,6 +111,8 @@ __all__ = [
     "expose",
     "get_pyro_traceback",
     "hookimpl",
+    "idempotent",
+    "init_session",
     "oneway",
     "ping",
     "register_class_to_dict",
@@ -125,12 +142,18 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.core.stash": "Stash StashKey",
         "pyroplug.core.tracebacks": "excepthook get_pyro_traceback",
         "pyroplug.core.uri": "URI",
+        "pyroplug.plugins.batch": "BatchProxy batch",
+        "pyroplug.plugins.blob": "SerializedBlob",
         "pyroplug.plugins.callback": "callback",
         "pyroplug.plugins.callcontext": "current_context",
         "pyroplug.plugins.daemonobject": "DaemonObject",
+        "pyroplug.plugins.futures": "Future FutureProxy FutureResult asyncproxy",
         "pyroplug.plugins.instances": "behavior",
         "pyroplug.plugins.oneway": "oneway",
         "pyroplug.plugins.ping": "ping",
+        "pyroplug.plugins.retry": "idempotent",
+        "pyroplug.plugins.session": "SessionStorage init_session",
+        "pyroplug.plugins.streaming": "RemoteIterator",
         "pyroplug.plugins.synchronized": "synchronized",
     }.items()
     for name in names.split()

@@ -51,6 +51,27 @@ PAIRS = [
     Example("autoretry", (
         "no retries: TimeoutError\nwith retries: fetched by call number 3",
     )),
+    Example("batchedcalls", (
+        "made so far: 0",
+        "results: [10, 11, 12, 13, 14]",
+        "first: 2\nsecond: division by zero\ncalls made in all: 7",
+    )),
+    Example("blob_dispatch", (
+        "answer: 3 items",
+    ), (
+        "received on weather: ['rain', 'wind', {'degrees': 7.5}]",
+    )),
+    Example("callback", (
+        "soup: started\nsoup: half done\nsoup: served\ntips: 3",
+        "pyroplug.callback: ",
+        "ValueError: this is burnt",
+        "the guest says: this is burnt",
+    )),
+    Example("callcontext", (
+        "correlation: 11111111-2222-3333-4444-555555555555",
+        "annotation: for the desk",
+        "came back: seen by the desk",
+    )),
     Example("compression", (
         "compressed: 30000 characters came as 156 bytes",
         "plain: 30000 characters came as 31028 bytes",
@@ -77,6 +98,13 @@ PAIRS = [
         " |     return total / people",
         " | ZeroDivisionError: division by zero\n +--- End of remote traceback",
     ), client_code=1),
+    Example("futures", (
+        "meanwhile: 0.03",
+        "results: ['picture of Vega', 'picture of Deneb', 'picture of Altair']",
+        "no such star: 'Sirius'",
+        "single: 1.25",
+        "chained: READY!",
+    )),
     Example("handshake", (
         "refused: wrong password",
         "the server says: welcome, alibaba\ncontent: gold",
@@ -113,12 +141,16 @@ PAIRS = [
         "waited for the slow disk: False",
         "written: ['line 0', 'line 1', 'line 2']",
     ), (
-        "fail failed: RuntimeError",
+        "failed: RuntimeError('the client will never know; the server logs it')",
     )),
     Example("proxysharing", (
         "wrong answers: 0",
         "calls counted: 1600",
         "the copy counts too: 1601",
+    )),
+    Example("resourcetracking", (
+        "the laser is free again: True",
+        "still in use: ['camera']",
     )),
     Example("ser_custom", (
         "before: SecurityError",
@@ -129,6 +161,15 @@ PAIRS = [
     Example("servertypes", (
         "thread: at most 3 call(s) at a time",
         "multiplex: at most 1 call(s) at a time",
+    )),
+    Example("streaming", (
+        "names: ['north', 'south']",
+        "stopped at: 0.6",
+        "made all: False - the generator was closed: True",
+    )),
+    Example("synchronized", (
+        "open: several calls at a time",
+        "guarded: one call at a time",
     )),
     Example("timeout", (
         "quick: 42",
@@ -142,6 +183,9 @@ PAIRS = [
         "the socket file: s",
     ), (
         "removed: True",
+    )),
+    Example("usersession", (
+        "Emma has pear, kiwi\nOtto has plum\nOtto has nothing",
     )),
     Example("weak", (
         "title: letter",

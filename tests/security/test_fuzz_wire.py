@@ -41,6 +41,7 @@ REQUESTS = [
     for entry in json.loads(FILE.read_text("utf-8"))
     if entry["protocol"] == 502 and entry["direction"] == "c2s" and len(entry["hex"]) >= 2 * HEADER_SIZE
 ]
+HEADER = struct.Struct("!4sHBBHHII16sHH")
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -63,23 +64,8 @@ def headed(
     body: bytes, kind: int = INVOKE, chunks: int = 0, flags: int = 0, serializer: int = 1, seq: int = 0
 ) -> bytes:
     """Bytes behind a good header."""
-    return (
-        struct.pack(
-            "!4sHBBHHII16sHH",
-            b"PYRO",
-            502,
-            kind,
-            serializer,
-            flags,
-            0,
-            len(body) - chunks,
-            chunks,
-            bytes(16),
-            0,
-            0x4DC5,
-        )
-        + body
-    )
+    size = len(body) - chunks
+    return HEADER.pack(b"PYRO", 502, kind, serializer, flags, seq, size, chunks, bytes(16), 0, 0x4DC5) + body
 
 
 # ------------------------------------------------------------------------------------------------ the reader
@@ -291,9 +277,7 @@ def test_an_announced_gigabyte_costs_nothing() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        reader.feed(
-            struct.pack("!4sHBBHHII16sHH", b"PYRO", 502, 4, 1, 0, 0, 900_000_000, 0, bytes(16), 0, 0x4DC5) + b"x" * 1000
-        )
+        reader.feed(HEADER.pack(b"PYRO", 502, 4, 1, 0, 0, 900_000_000, 0, bytes(16), 0, 0x4DC5) + b"x" * 1000)
         assert reader.next_frame() is None
         assert tracemalloc.get_traced_memory()[1] - before < 2_000_000
     finally:

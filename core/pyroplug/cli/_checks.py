@@ -10,14 +10,14 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pyroplug.core.client import Proxy
 from pyroplug.core.daemon import Daemon
-from pyroplug.core.errors import CommunicationError, ConnectionRefusedByPeer, PyroError
+from pyroplug.core.errors import CommunicationError, ConfigError, ConnectionRefusedByPeer, PyroError
 from pyroplug.core.members import expose
 from pyroplug.core.settings import CONTROL_VARIABLES, PREFIX, nearest
 from pyroplug.core.uri import URI
@@ -41,7 +41,7 @@ FAIL: Final = "FAIL"
 T = TypeVar("T")
 
 _DEPENDENCIES: Final = ("pluggy", "serpent", "msgpack", "click")
-_MESSAGE: Final = {"text": "héllo", "numbers": [1, 2.5, -3], "nothing": None}
+_MESSAGE: Final[Mapping[str, object]] = {"text": "héllo", "numbers": [1, 2.5, -3], "nothing": None}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ def local_checks(session: Session, options: ClientOptions) -> Iterator[Check]:
     yield _environment()
     kernel = session.try_kernel()
     if isinstance(kernel, Exception):
-        yield Check(
-            "plugins", FAIL, str(kernel), "see 'pyroplug plugins'; without plugins nothing below can be checked"
-        )
+        what = "settings" if isinstance(kernel, ConfigError) else "plugins"
+        yield Check(what, FAIL, str(kernel), "correct this first: nothing else can be checked before")
         return
     yield from _plugins(kernel)
     yield _serializers(kernel)

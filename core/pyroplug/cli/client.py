@@ -74,7 +74,9 @@ class _CallCommand(click.Command):
         return rest
 
 
-@click.command(cls=_CallCommand, context_settings={"ignore_unknown_options": True})
+@click.command(
+    cls=_CallCommand, short_help="Call a method of a remote object.", context_settings={"ignore_unknown_options": True}
+)
 @click.argument("uri", type=URI_OR_LOCATION)
 @click.argument("method")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -157,7 +159,7 @@ def _check_name(proxy: Proxy, name: str, known: Any, kind: str) -> None:
         raise click.UsageError(f"{proxy._pyroUri.object} at {proxy._pyroUri.location} has no {kind} {name!r}{hint}")
 
 
-@click.command()
+@click.command(short_help="Ping a daemon and print the times.")
 @click.argument("uri", type=URI_OR_LOCATION)
 @click.option("-c", "--count", type=click.IntRange(1, 1_000_000), default=3, show_default=True, help="How many pings.")
 @client_options(5.0)
@@ -179,7 +181,7 @@ def ping(
     """
     from pyroplug.plugins.ping import ping as ping_once
 
-    assert session.kernel  # made now, so as not to be measured
+    session.try_kernel()  # made now, so as not to be measured
     start = time.perf_counter()
     with connected(session, uri, ClientOptions(serializer, timeout, handshake)) as proxy:
         connecting = time.perf_counter() - start

@@ -21,7 +21,7 @@ __all__ = ["doctor"]
 _COLORS: Final[Mapping[str, str]] = {OK: "green", WARN: "yellow", FAIL: "red"}
 
 
-@click.command()
+@click.command(short_help="Check this machine, and the way to an object.")
 @click.argument("uri", type=URI_OR_LOCATION, required=False)
 @client_options(5.0)
 @json_option

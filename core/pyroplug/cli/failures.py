@@ -80,7 +80,7 @@ def explain(error: BaseException, session: Session) -> Failure:
     """What an error means."""
     if isinstance(error, RemoteFailure):
         return _remote(error.error)
-    if isinstance(error, CommunicationError):
+    if isinstance(error, CommunicationError) and not isinstance(error, OSError):  # which a listener's is, too
         return _communication(error, session)
     if isinstance(error, NamingError):
         return Failure(Exit.UNREACHABLE, "name server", str(error))
@@ -89,7 +89,7 @@ def explain(error: BaseException, session: Session) -> Failure:
     if isinstance(error, PluginError):
         return Failure(Exit.SETUP, "plugins here", str(error), "'pyroplug plugins' shows all; PYRO_PLUGINS chooses")
     if isinstance(error, ConfigError):
-        return Failure(Exit.SETUP, "settings here", str(error), "'pyroplug config' explains each setting")
+        return Failure(Exit.SETUP, "settings here", str(error), "correct it, or leave it out")
     if isinstance(error, (PyroError, OSError)):
         return Failure(Exit.FAILED, "here", str(error) or type(error).__name__)
     owner = session.running_plugin

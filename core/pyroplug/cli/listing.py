@@ -87,7 +87,7 @@ def _rows_without_kernel(error: Exception) -> list[PluginRow]:
     ]
 
 
-@click.command()
+@click.command(short_help="List the plugins: on, or why not.")
 @json_option
 @debug_option
 @click.pass_obj
@@ -162,7 +162,7 @@ def _shown(value: Any) -> str:
     return str(value) if value != "" else '""'
 
 
-@click.command()
+@click.command(short_help="List the settings and where their values come from.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--changed", is_flag=True, help="Only what differs from the default.")
 @json_option
@@ -197,7 +197,7 @@ def config(session: Session, names: tuple[str, ...], changed: bool, as_json: boo
 
 
 # --------------------------------------------------------------------------- genguid
-@click.command()
+@click.command(short_help="Print a new unique object id.")
 @debug_option
 def genguid() -> None:
     """Print a new unique object id, as daemons give them."""

@@ -52,6 +52,13 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def _clean_json(text: str) -> str:
+    """JSON text without such characters; it stays JSON, and means the same."""
+    if text.isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 def milliseconds(seconds: float) -> str:
     """A time for people: ``0.123 ms``."""
     return f"{seconds * 1000:.3f} ms"
@@ -65,7 +72,7 @@ def print_text(text: str = "", *, err: bool = False, **style: Any) -> None:
 # --------------------------------------------------------------------------- JSON
 def print_json(value: Any) -> None:
     """``value`` for programs."""
-    click.echo(clean(json.dumps(value, indent=2, ensure_ascii=False, default=_plain_or_text)))
+    click.echo(_clean_json(json.dumps(value, indent=2, ensure_ascii=False, default=_plain_or_text)))
 
 
 def _plain_or_text(value: Any) -> Any:
@@ -95,15 +102,17 @@ def _plain(value: Any) -> Any:
 def value_text(value: Any) -> str:
     """A value as one line of JSON, or as Python shows it where JSON has nothing for it (NaN, odd keys, objects)."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+        return _clean_json(json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain))
     except (TypeError, ValueError, RecursionError):
-        return repr(value)
+        return clean(repr(value))
 
 
 def show_value(value: Any, *, raw: bool = False) -> None:
     """Print the result of a call; with ``raw`` a text without quotes."""
-    text = value if raw and isinstance(value, str) else value_text(value)
-    click.echo(clean(text) if sys.stdout.isatty() or not raw else text)
+    if raw and isinstance(value, str):
+        click.echo(clean(value) if sys.stdout.isatty() else value, color=True)  # True: nothing is taken out
+    else:
+        click.echo(value_text(value))
 
 
 # --------------------------------------------------------------------------- tables

@@ -270,7 +270,7 @@ def _find_serializers(kernel: Kernel, uri: URI, timeout: float, found: Finding) 
         pass  # it was there a moment ago; what is known stays
 
 
-@click.command()
+@click.command(short_help="Find out what is listening at a place.")
 @click.argument("location", type=LOCATION, metavar="HOST:PORT")
 @click.option(
     "--timeout",

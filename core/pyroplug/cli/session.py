@@ -101,7 +101,7 @@ class Session:
             if isinstance(kernel, Exception):
                 print_text(f"pyroplug: warning: the commands of plugins are not available: {kernel}", err=True)
             else:
-                for name in kernel.plugins.loaded:
+                for name in sorted(kernel.plugins.loaded):
                     self._collect(kernel, name, taken)
         return self._commands
 

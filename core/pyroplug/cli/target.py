@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -81,26 +82,30 @@ class ClientOptions:
             proxy._pyroHandshake = self.handshake
 
 
-def _read_handshake(_: click.Context, param: click.Parameter, value: IO[str] | None) -> Any:
-    if value is None:
+def _read_handshake(_: click.Context, param: click.Parameter, path: str | None) -> Any:
+    if path is None:
         return None
     try:
-        text = value.read(LONGEST_SECRET + 1)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise click.BadParameter(f"{value.name} cannot be read: {exc}", param=param) from exc
+        if path == "-":
+            text = sys.stdin.read(LONGEST_SECRET + 1)
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(LONGEST_SECRET + 1)
+    except OSError as exc:
+        raise click.BadParameter(f"{path} cannot be read: {exc.strerror or exc}", param=param) from exc
+    except ValueError:  # from None: the exception holds the text
+        raise click.BadParameter(f"{path} is no text in UTF-8", param=param) from None
     if len(text) > LONGEST_SECRET:
-        raise click.BadParameter(f"{value.name} is larger than {LONGEST_SECRET} characters", param=param)
-    if str(value.name).endswith(".json"):
+        raise click.BadParameter(f"{path} is larger than {LONGEST_SECRET} characters", param=param)
+    if path.endswith(".json"):
         try:
             return json.loads(text)
-        except ValueError as exc:
-            # from None: the exception holds the text
-            raise click.BadParameter(
-                f"{value.name} is no JSON (line {getattr(exc, 'lineno', '?')})", param=param
-            ) from None
+        except (ValueError, RecursionError) as exc:
+            where = f"line {exc.lineno}" if isinstance(exc, json.JSONDecodeError) else "not readable"
+            raise click.BadParameter(f"{path} is no JSON ({where})", param=param) from None
     text = text.rstrip("\r\n")
     if not text:
-        raise click.BadParameter(f"{value.name} is empty", param=param)
+        raise click.BadParameter(f"{path} is empty", param=param)
     return text
 
 
@@ -113,7 +118,7 @@ def client_options(timeout: float | None = None) -> Callable[[C], C]:
             click.option(
                 "--handshake-file",
                 "handshake",
-                type=click.File("r", encoding="utf-8"),
+                type=click.Path(),
                 metavar="FILE",
                 callback=_read_handshake,
                 help="What to say in the handshake (a secret): the text in this file, or its value if it is a "

@@ -39,11 +39,15 @@ class Call:
     reply_flags: int = 0
     reply_annotations: dict[str, Any] | None = None
     reply_correlation: bytes = NO_CORRELATION
+    reply_payload: bytes | None = None
+    """Server: goes out as it is, in place of the encoded result; for what plugins agree on with their like."""
     wants_reply: bool = True
     decode: Callable[[Call], tuple[str, str, Sequence[Any], Mapping[str, Any]]] | None = None
     """Server: how to decode the payload instead of with the codec."""
     invoke: Callable[[Call], Any] | None = None
     """Server: what to run instead of the method."""
+    substitute: Callable[[Call, Any, Exception], Any] | None = None
+    """Server: gets a result that cannot be encoded, and why; returns what to send instead, or raises."""
     runner: Callable[[Callable[[], object]], None] | None = None
     """Server: where to run the call when it is not to be waited for."""
     _stash: Stash | None = None

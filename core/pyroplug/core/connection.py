@@ -383,7 +383,7 @@ class _Handshake:
             connection._opened()
         except BaseException as exc:  # validators are user code; whatever they raise refuses the client
             connection.closing = True
-            log.warning("%s: handshake refused: %s: %s", connection.peer, type(exc).__name__, exc)
+            log.warning("%s: handshake refused: %r", connection.peer, exc)  # the text may be the peer's
             text = str(exc) or type(exc).__name__
             return encode(CONNECTFAIL, frame.serializer_id, 0, frame.seq, codec.dumps(text))
         finally:
@@ -527,11 +527,11 @@ class ClientConnection:
         if call.payload is None:
             codec = plan.codecs[call.serializer_id]
             call.payload = codec.dumps_call(call.object_id, call.method, call.args, call.kwargs)
-            for payload_filter in plan.payload:
-                changed = payload_filter.encode(call.payload)
-                if changed is not None:
-                    call.payload = changed
-                    call.flags |= payload_filter.flag
+        for payload_filter in plan.payload:
+            changed = payload_filter.encode(call.payload)
+            if changed is not None:
+                call.payload = changed
+                call.flags |= payload_filter.flag
         return self._exchange(call.payload, call.flags, call.serializer_id, call.method, call, raw)
 
     def _exchange(
@@ -605,6 +605,25 @@ class ClientConnection:
         """The next message, for plugins with message types of their own."""
         return self._receive()
 
+    def value(self, frame: Frame, method: str = "") -> Any:
+        """What a reply carries, for plugins that asked for its frame; raises the exception that it may be."""
+        if frame.serializer_id != self.serializer_id:
+            self._foreign_serializer(frame)
+        return self._value(frame, None, method)
+
+    def inflated(self, frame: Frame) -> Buffer:
+        """The payload of a message without what payload filters did to it, for plugins that asked for the frame."""
+        return self._inflated(frame)
+
+    def released(self) -> None:
+        """It is to be closed on purpose: the plugins' last chance to send something."""
+        if self.plan.before_release and not self.busy:
+            try:
+                for step in self.plan.before_release:
+                    step(self)
+            except CommunicationError as exc:
+                log.debug("%s: nothing more could be sent: %s", self.peer, exc)
+
     def _value(self, frame: Frame, call: Call | None, method: str) -> Any:
         plan = self.plan
         flags = frame.flags & ~FLAG_CORR_ID
@@ -618,7 +637,10 @@ class ClientConnection:
                 call.reply_flags = flags
                 return handler(call, value)
         if flags & FLAG_EXCEPTION:
-            self._raise(value, method)
+            try:
+                self._raise(value, method)
+            finally:
+                del value  # the exception, whose traceback has this frame: a circle would keep the proxy alive
         return value
 
     def _raise(self, value: Any, method: str) -> NoReturn:

@@ -107,6 +107,8 @@ class Daemon:
             if connected_socket is not None:
                 self.transportServer.add_stream(self.kernel.given_stream(connected_socket, server_side=True))
         except BaseException:
+            if hasattr(self, "transportServer"):
+                self.transportServer.close()
             for listener in self._listeners:
                 listener.close()
             raise
@@ -168,16 +170,24 @@ class Daemon:
         """What is registered, by id; classes as classes, weak ones as long as they live."""
         return {object_id: entry.target for object_id, entry in list(self._registry.objects.items())}
 
-    def register(self, obj_or_class: Any, objectId: str | None = None, force: bool = False, weak: bool = False) -> URI:
+    def register(
+        self,
+        obj_or_class: Any,
+        objectId: str | None = None,
+        force: bool = False,
+        weak: bool = False,
+        **options: Any,
+    ) -> URI:
         """Publish an object, or a class whose instances the daemon makes.
 
         :param objectId: text without blanks; ``obj_`` and 32 hex digits if not given
         :param force: replace what is registered under that id, and do not mind an id the object has already
         :param weak: do not keep the object alive; it is unregistered when it goes
+        :param options: what plugins that are loaded know
         :returns: its URI
         :raises DaemonError: the id is taken, or the object is registered already
         :raises TypeError: the id is no text, or ``weak`` was asked for a class or an object that cannot be
-            referred to weakly
+            referred to weakly, or no plugin knows one of the options
         """
         self._check_open()
         if objectId is None:
@@ -208,9 +218,14 @@ class Daemon:
                 )
             entry = ProvidedEntry(objectId, members, cls, provider)
         elif weak:
-            entry = WeakEntry(objectId, members, obj_or_class, self._registry.remove)
+            entry = WeakEntry(objectId, members, obj_or_class, self._registry.gone)
         else:
             entry = ObjectEntry(objectId, members, obj_or_class)
+        for replace in self.kernel.hooks.register(self, entry, options):
+            entry = replace
+        if options:
+            names = ", ".join(sorted(options))
+            raise TypeError(f"register() got arguments that no plugin knows: {names}{self.kernel.off()}")
         self._registry.add(entry, force)
         try:
             obj_or_class._pyroId = objectId

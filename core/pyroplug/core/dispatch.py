@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .interfaces import Codec
 
-__all__ = ["Request", "invoke", "plain_traceback"]
+__all__ = ["Request", "invoke", "plain_traceback", "report"]
 
 log = logging.getLogger("pyroplug.dispatch")
 
@@ -96,7 +96,12 @@ class Request(Call):
                 return None
             for step in plan.before_reply:
                 step(self)
-            return self._encode(codec, result, 0)
+            if self.substitute is None:
+                return self._encode(codec, result, 0)
+            try:
+                return self._encode(codec, result, 0)
+            except PyroError as why:
+                return self._encode(codec, self.substitute(self, result, why), 0)
         except BaseException as exc:  # whatever user code raises, even SystemExit, is answered
             return self._failed(exc)
         finally:
@@ -114,7 +119,8 @@ class Request(Call):
 
     def _encode(self, codec: Codec, value: Any, flags: int) -> Message:
         plan = self.plan
-        payload: bytes = codec.dumps(value)
+        ready = self.reply_payload
+        payload: bytes = codec.dumps(value) if ready is None else ready
         flags |= self.reply_flags
         for payload_filter in plan.payload:
             changed = payload_filter.encode(payload)
@@ -141,17 +147,15 @@ class Request(Call):
         self.error = exc
         self.reply_flags = 0
         self.reply_annotations = None  # what a method said about its result does not hold for a failure
+        self.reply_payload = None
+        refused = _refused_by_us(exc.__traceback__)
         exc.__traceback__ = _of_program(exc.__traceback__)
-        for hook in plan.on_error:
-            _isolated(hook, self, exc)
-        try:
-            lines = (plan.format_traceback or plain_traceback)(exc)
-        except Exception:
-            log.exception("the traceback of a failed call could not be formatted")
-            lines = plain_traceback(exc)
-        exc.__traceback__ = None  # frames keep arguments and this call alive
+        lines = report(self, exc)
+        if refused or not self.wants_reply:
+            # names and texts may be the peer's: shown so that they cannot pass for further lines of the log
+            kind, what = "call" if self.wants_reply else "oneway call", f"{self.object_id}.{self.method}"
+            log.warning("%s: %s of %r failed: %r", self.connection.peer, kind, what, exc)
         if not self.wants_reply:
-            log.warning("oneway call of %s.%s failed: %r", self.object_id, self.method, exc)
             return None
         codec = plan.codecs.get(self.serializer_id)
         if codec is None:
@@ -174,12 +178,35 @@ class Request(Call):
         )
 
 
+def report(call: Call, exc: BaseException) -> list[str]:
+    """Tell the plugins of an exception of the program, and take its traceback: the lines for the peer."""
+    plan = call.plan
+    for hook in plan.on_error:
+        _isolated(hook, call, exc)
+    try:
+        lines = (plan.format_traceback or plain_traceback)(exc)
+    except Exception:
+        log.exception("the traceback of a failed call could not be formatted")
+        lines = plain_traceback(exc)
+    exc.__traceback__ = None  # frames keep arguments and the call alive
+    return lines
+
+
 def _of_program(trace: TracebackType | None) -> TracebackType | None:
     """A traceback without our own frames at its beginning, which tell nobody anything."""
     start = trace
     while start is not None and start.tb_frame.f_globals is globals():
         start = start.tb_next
     return start or trace
+
+
+def _refused_by_us(trace: TracebackType | None) -> bool:
+    """Whether a failure has no frame of the program: what the client sent did not get that far."""
+    if trace is None:
+        return False
+    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("pyroplug."):
+        trace = trace.tb_next
+    return trace is None
 
 
 def _isolated(hook: Callable[[Call, BaseException], None], call: Call, exc: BaseException) -> None:

@@ -168,4 +168,4 @@ class RemoteError(PyroError):
         return name in (self.class_name, self.class_name.rpartition(".")[2])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.class_name, self.remote_args, self.attributes))
+        return (type(self), (self.class_name, self.remote_args, self.attributes), self.__dict__)

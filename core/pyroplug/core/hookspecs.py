@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .members import Members
     from .plan import Steps
     from .proxy import ProxyBase
+    from .registry import Entry
     from .settings import Schema
     from .types import TypeTable
     from .uri import URI
@@ -171,6 +172,15 @@ class HookSpecs:
         """
 
     @hookspec
+    def pyro_register(self, daemon: Any, entry: Entry, options: dict[str, Any]) -> Entry | None:
+        """O6. Say how a registered object is held, and how its methods are called.
+
+        Called for each object or class that a program registers, before peers can see it.  ``options`` are
+        the further arguments of ``register``: take those that are yours out of the dict, what is left in the
+        end is a TypeError.  The result is an entry to use in place of the one given; of several the last counts.
+        """
+
+    @hookspec
     def pyro_daemon_closed(self, daemon: Any) -> None:
         """O5. A daemon was closed: end what was started for it.
 
@@ -308,6 +318,10 @@ class Hooks:
     def system_objects(self, daemon: Any) -> list[Mapping[str, Any]]:
         """O4."""
         return _given(self._hook.pyro_system_objects(daemon=daemon))
+
+    def register(self, daemon: Any, entry: Entry, options: dict[str, Any]) -> list[Entry]:
+        """O6, without the plugins that had nothing to say."""
+        return _given(self._hook.pyro_register(daemon=daemon, entry=entry, options=options))
 
     def daemon_closed(self, daemon: Any) -> None:
         """O5; each implementation isolated."""

@@ -15,6 +15,7 @@ from .interfaces import Codec, Serializer, ServerLoopFactory, Stream, Transport
 from .members import Members, compute_members
 from .plan import Inflater, Limits, Plan
 from .plugins import Catalog, Choice, PluginInfo, PluginSet
+from .proxy import ProxyAdditions
 from .settings import Schema, Setting, Settings, nearest
 from .stash import Stash
 from .types import TypeTable
@@ -121,6 +122,8 @@ class Kernel:
         """Object id and method that tell the members of an object; a plugin sets it in ``pyro_configure``."""
         self.publisher: Callable[[str, URI], None] | None = None
         """How a name is made known to everybody; a plugin sets it in ``pyro_configure``."""
+        self.additions = ProxyAdditions()
+        """What plugins add to proxies; they fill it in ``pyro_configure``."""
         self._members: dict[type, Members] = {}
         self._codecs: tuple[int, dict[str, Codec]] | None = None
         self._plans: dict[str, tuple[int, Plan]] = {}
@@ -221,6 +224,11 @@ class Kernel:
             self._codecs = None
             self._plans.clear()
             return info
+
+    def off(self) -> str:
+        """The plugins that are installed but off, as a remark for error texts; empty when there are none."""
+        off = sorted(self.plugins.reasons)
+        return f" (plugins that are off: {', '.join(off)})" if off else ""
 
     def close(self) -> None:
         """Let the plugins release what they hold; the kernel is of no use afterwards."""

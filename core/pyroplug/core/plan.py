@@ -51,6 +51,8 @@ class Steps:
     the ``get`` of a ContextVar."""
     arguments: Mapping[type, Callable[[Call], None]] = field(default_factory=dict)
     """Client: run when the only positional argument has exactly that type; may set ``call.payload``."""
+    before_release: Callable[[Any], None] | None = None
+    """Client: gets the connection before it is closed on purpose (not when it was lost, or is collected)."""
     on_received: Callable[[Call], None] | None = None
     """Server: when a request has come, before it is decoded."""
     before_reply: Callable[[Call], None] | None = None
@@ -61,8 +63,12 @@ class Steps:
     """Client: run when a reply has that flag; gets the decoded value, returns the one to deliver."""
     results: Sequence[tuple[type, Callable[[Call, Any], Any]]] = ()
     """Server: adapters of return values by type (subclasses too)."""
+    codecs: Mapping[int, Codec] = field(default_factory=dict)
+    """Both sides: in place of the codecs of those wire ids, after the handshake; others are not added."""
     payload: PayloadFilter | None = None
     """Both sides: for what is sent."""
+    inflaters: Mapping[int, Inflater] = field(default_factory=dict)
+    """Both sides: undo payload filters that both agreed on; of flags that were reserved without an inflater."""
     on_error: Callable[[Call, BaseException], None] | None = None
     """Server: told of each exception that a method raised."""
     format_traceback: Callable[[BaseException], list[str]] | None = None
@@ -116,6 +122,7 @@ class Plan:
     """Client: no plugin wants to see every call."""
     probes: tuple[Callable[[], object], ...] = ()
     arguments: Mapping[type, Callable[[Call], None]] = field(default_factory=dict)
+    before_release: tuple[Callable[[Any], None], ...] = ()
     on_received: tuple[Callable[[Call], None], ...] = ()
     before_reply: tuple[Callable[[Call], None], ...] = ()
     flags: Mapping[int, Callable[[Call], None]] = field(default_factory=dict)
@@ -133,15 +140,20 @@ class Plan:
         """A plan with the plugins' steps compiled in."""
         steps = list(steps)
         flags = _merge(step.flags for step in steps)
+        codecs = _merge(step.codecs for step in steps)
+        inflaters = {**self.inflaters, **_merge(step.inflaters for step in steps)}
         adapters = [pair for step in steps for pair in step.results]
         formatters = [step.format_traceback for step in steps if step.format_traceback]
         return replace(
             self,
+            codecs={wire_id: codecs.get(wire_id, codec) for wire_id, codec in self.codecs.items()},
+            inflaters=inflaters,
             before_send=tuple(s.before_send for s in steps if s.before_send),
             after_reply=tuple(s.after_reply for s in steps if s.after_reply),
             plain=not any((s.before_send or s.after_reply) and not s.probe for s in steps),
             probes=tuple(s.probe for s in steps if s.probe),
             arguments=_merge(step.arguments for step in steps),
+            before_release=tuple(s.before_release for s in steps if s.before_release),
             on_received=tuple(s.on_received for s in steps if s.on_received),
             before_reply=tuple(s.before_reply for s in steps if s.before_reply),
             flags=flags,
@@ -150,7 +162,7 @@ class Plan:
             payload=tuple(s.payload for s in steps if s.payload),
             on_error=tuple(s.on_error for s in steps if s.on_error),
             format_traceback=formatters[0] if formatters else None,
-            flag_mask=sum(flags) | sum(self.inflaters),
+            flag_mask=sum(flags) | sum(inflaters),
         )
 
 

@@ -138,9 +138,12 @@ class Catalog:
     def installed(cls) -> Catalog:
         """What the entry points of the environment say."""
         found = []
+        names: dict[int, tuple[str, str]] = {}  # each look at a name or version parses the metadata anew
         for entry in entry_points(group=GROUP):
             dist = entry.dist
-            found.append(Found(entry.name, entry, dist.name if dist else "?", dist.version if dist else "?"))
+            if id(dist) not in names:
+                names[id(dist)] = (dist.name, dist.version) if dist else ("?", "?")
+            found.append(Found(entry.name, entry, *names[id(dist)]))
         return cls(found)
 
     def with_objects(self, plugins: Iterable[Any]) -> Catalog:
@@ -150,6 +153,8 @@ class Catalog:
             info = getattr(plugin, "PLUGIN", None)
             if not isinstance(info, PluginInfo):
                 raise PluginError(f"{plugin!r} is no plugin: it has no PLUGIN = PluginInfo(...)")
+            if info.name in given and given[info.name].module is not plugin:
+                raise PluginConflict(f"two plugins that the program gives are called {info.name!r}", info.name)
             given[info.name] = Found(info.name, None, "(given by the program)", "", plugin)
         return Catalog([*(item for name, item in self._found.items() if name not in given), *given.values()])
 
@@ -200,10 +205,10 @@ class PluginSet:
                 continue
             infos[name] = info
             self._modules[name] = module
-        # pluggy calls what was registered last first
-        for name in reversed(self._in_order(infos, wanted.named)):
+        order = self._in_order(infos, wanted.named)
+        for name in reversed(order):  # pluggy calls what was registered last first
             self._register(infos[name])
-        self.manager.check_pending()
+        self.loaded = {name: infos[name] for name in order}
 
     def add(self, name: str) -> PluginInfo:
         """Load one more plugin, because the program named it after the kernel was made."""
@@ -213,10 +218,12 @@ class PluginSet:
         for required in info.requires:
             if required not in self.loaded:
                 raise PluginError(f"plugin {name!r} requires {required!r}, which is not loaded", name)
+        for other in self.loaded.values():
+            if other.name in info.conflicts or name in other.conflicts:
+                raise PluginConflict(f"plugin {name!r} cannot be used together with {other.name!r}", name)
         self._modules[name] = module
-        self.reasons.pop(name, None)
         self._register(info)
-        self.manager.check_pending()
+        self.reasons.pop(name, None)
         return info
 
     def call_one(self, name: str, hook: str, **arguments: Any) -> Any:
@@ -292,7 +299,12 @@ class PluginSet:
                 "use it only between programs that trust each other completely",
                 info.name,
             )
-        self.manager.register(self._modules[info.name], info.name)
+        try:
+            self.manager.register(self._modules[info.name], info.name)
+            self.manager.check_pending()
+        except pluggy.PluginValidationError as exc:  # a hook that does not exist, or an argument it does not have
+            self.manager.unregister(name=info.name)
+            raise PluginError(f"plugin {info.name!r} cannot be used: {exc}", info.name) from exc
         self.loaded[info.name] = info
 
 

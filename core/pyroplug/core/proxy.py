@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .interfaces import Stream
     from .plan import Plan
 
-__all__ = ["ClientRuntime", "ProxyBase", "RemoteMethod"]
+__all__ = ["ClientRuntime", "ProxyAdditions", "ProxyBase", "RemoteMethod"]
 
 log = logging.getLogger("pyroplug.proxy")
 
@@ -39,8 +40,30 @@ _PROBED = frozenset(
 )
 
 
+_MEMBER_KINDS = frozenset({"methods", "attrs", "oneway"})
+
+
+class ProxyAdditions:
+    """What plugins add to the proxies of their kernel; they fill it in ``pyro_configure``."""
+
+    def __init__(self) -> None:
+        self.methods: dict[str, Callable[..., Any]] = {}
+        """``proxy._pyroName(...)`` calls ``methods["_pyroName"](proxy, ...)``."""
+        self.calls: dict[str, Callable[..., Any]] = {}
+        """``proxy.method.name(...)`` calls ``calls["name"](proxy, "method", ...)``."""
+        self.attributes: dict[str, Callable[[], Any]] = {}
+        """``proxy._pyroName`` begins as what ``attributes["_pyroName"]()`` returns, and goes with copies."""
+        self.on_release: list[Callable[[ProxyBase], None]] = []
+        """Called when a proxy has closed its connection because it was told to."""
+
+
 class ClientRuntime(Protocol):
     """What a proxy needs of its kernel."""
+
+    @property
+    def additions(self) -> ProxyAdditions:
+        """What plugins add to proxies."""
+        ...
 
     @property
     def settings(self) -> Any:
@@ -55,6 +78,10 @@ class ClientRuntime(Protocol):
     @property
     def metadata_source(self) -> tuple[str, str] | None:
         """Object id and method that tell the members of an object, for servers that do not tell by themselves."""
+        ...
+
+    def off(self) -> str:
+        """The plugins that are there but off, as a remark for error texts; empty when there are none."""
         ...
 
     def serializer_id(self, name: str) -> int:
@@ -109,6 +136,9 @@ class RemoteMethod:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        addition = self._proxy._pyroKernel.additions.calls.get(name)
+        if addition is not None:
+            return functools.partial(addition, self._proxy, self._name)
         raise AttributeError(
             f"remote methods have no attributes: '{self._name}.{name}' would reach into another object; "
             f"offer a method for it on the server"
@@ -117,6 +147,10 @@ class RemoteMethod:
     @property
     def __name__(self) -> str:
         return self._name
+
+    @property
+    def __self__(self) -> ProxyBase:
+        return self._proxy
 
     def __repr__(self) -> str:
         return f"<RemoteMethod {self._name} of {self._proxy._pyroUri}>"
@@ -145,6 +179,8 @@ class ProxyBase:
     _pyroRawWireResponse: bool
     _pyroLocalSocket: Any
     _pyroMetadataKnown: bool
+    _pyroNotes: Mapping[str, Set[str]]
+    """What else the server says of its methods: sets of names, by what is said."""
 
     def __init__(self, uri: str | URI, connected_socket: Any = None, *, kernel: ClientRuntime | None = None) -> None:
         """Make a proxy.
@@ -174,6 +210,7 @@ class ProxyBase:
             _pyroAttrs=set(),
             _pyroOneway=set(),
             _pyroMetadataKnown=False,
+            _pyroNotes={},
             _pyroHandshake="hello",
             _pyroMaxRetries=getattr(settings, "MAX_RETRIES", 0),
             _pyroRawWireResponse=False,
@@ -183,6 +220,8 @@ class ProxyBase:
             _pyroTimeoutValue=settings.COMMTIMEOUT or None,
             _pyroSerializerName=None,
         )
+        for name, initial in kernel.additions.attributes.items():
+            self.__dict__[name] = initial()
 
     # ----------------------------------------------------------------- calling
     def __getattr__(self, name: str) -> Any:
@@ -192,6 +231,8 @@ class ProxyBase:
         return self._pyroMember(name)
 
     def _pyroMember(self, name: str) -> Any:
+        if name.startswith("_pyro"):
+            return self._pyroAddition(name)
         if (is_private(name) or name in _PROBED or name.startswith("__array")) and name not in self._pyroMethods:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if not self._pyroMetadataKnown:
@@ -201,6 +242,16 @@ class ProxyBase:
         if name in self._pyroMethods or not self._pyroMetadataKnown:
             return RemoteMethod(self, name)
         raise AttributeError(f"remote object '{self._pyroUri}' has no exposed attribute or method '{name}'")
+
+    def _pyroAddition(self, name: str) -> Any:
+        """What a plugin added to proxies under that name."""
+        kernel: ClientRuntime | None = self.__dict__.get("_pyroKernel")
+        if kernel is None:
+            raise AttributeError(name)  # not even __init__ was here
+        addition = kernel.additions.methods.get(name)
+        if addition is None:
+            raise AttributeError(f"no plugin that is loaded gives {name!r} to proxies{kernel.off()}")
+        return functools.partial(addition, self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -339,6 +390,13 @@ class ProxyBase:
     def _pyroValidateHandshake(self, response: Any) -> None:
         """Called with the value that the server's validator returned; override it and raise to hang up."""
 
+    def _pyroAnnotations(self) -> Mapping[str, bytes]:
+        """Override: annotations for every message (Pyro4's way)."""
+        return {}
+
+    def _pyroResponseAnnotations(self, annotations: Mapping[str, bytes], msgtype: int) -> None:
+        """Override: called with the annotations of each reply that has any, and its message type (Pyro4's way)."""
+
     def _pyroDrop(self) -> None:
         connection = self.__dict__.get("_pyroConnection")
         if connection is not None:
@@ -349,7 +407,12 @@ class ProxyBase:
     def _pyroRelease(self) -> None:
         """Close the connection; the proxy stays usable and connects again when used."""
         with self._pyroLock:
+            connection = self._pyroConnection
+            if connection is not None:
+                connection.released()
             self._pyroDrop()
+        for released in self._pyroKernel.additions.on_release:
+            released(self)
 
     def _pyroReconnect(self, tries: int = 100000000) -> None:
         """Close the connection and connect again, trying up to ``tries`` times, 2 seconds apart.
@@ -393,6 +456,11 @@ class ProxyBase:
             _pyroAttrs=set(metadata.get("attrs", ())),
             _pyroOneway=set(metadata.get("oneway", ())) | self._pyroOneway,
             _pyroMetadataKnown=True,
+            _pyroNotes={
+                key: frozenset(name for name in names if isinstance(name, str))
+                for key, names in metadata.items()
+                if key not in _MEMBER_KINDS and isinstance(names, (set, frozenset, list, tuple))
+            },
         )
         if not self._pyroMethods and not self._pyroAttrs:
             raise PyroError("remote object doesn't expose any methods or attributes. Did you forget @expose on them?")
@@ -528,13 +596,15 @@ class ProxyBase:
             "_pyroAttrs",
             "_pyroOneway",
             "_pyroMetadataKnown",
+            "_pyroNotes",
             "_pyroHandshake",
             "_pyroMaxRetries",
             "_pyroRawWireResponse",
             "_pyroTimeoutValue",
             "_pyroSerializerName",
+            *self._pyroKernel.additions.attributes,
         ):
-            value = self.__dict__[name]
+            value = self.__dict__.get(name, other.__dict__.get(name))  # a plugin may be younger than this proxy
             other.__dict__[name] = set(value) if isinstance(value, set) else value
         return other
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import DaemonError
 from .members import Members, is_private
+from .stash import Stash
 
 __all__ = ["Entry", "JoinedEntry", "ObjectEntry", "ProvidedEntry", "Registry", "WeakEntry"]
 
@@ -44,6 +45,8 @@ class Entry:
 
     def __init__(self, object_id: str, members: Members) -> None:
         self.object_id = object_id
+        self.stash = Stash()
+        """For plugins."""
         self.functions: Mapping[str, Function] = {}
         self.use(members)
 
@@ -65,6 +68,9 @@ class Entry:
     def instance(self, connection: Any) -> Any:
         """Dynamic entries: the object that serves a call of that connection."""
         raise NotImplementedError
+
+    def touch(self) -> None:
+        """A reference to it was handed out."""
 
     def refusal(self, name: str) -> AttributeError:
         """The error for a name that is not in the table (texts of Pyro5)."""
@@ -122,7 +128,7 @@ class WeakEntry(Entry):
     def instance(self, connection: Any) -> Any:
         target = self._ref()
         if target is None:
-            raise DaemonError("unknown object")
+            raise DaemonError(f"unknown object: {self.object_id}")
         return target
 
 
@@ -188,6 +194,7 @@ class Registry:
     def __init__(self) -> None:
         self.objects: dict[str, Entry] = {}
         self._ids: dict[int, str] = {}  # id(target) -> object id: works for objects that take no attributes
+        self._keys: dict[str, int] = {}  # the reverse
         # reentrant: a garbage collection inside may run the callback of a weak entry
         self._lock = threading.RLock()
 
@@ -206,15 +213,23 @@ class Registry:
             self.remove(entry.object_id)
             self.objects[entry.object_id] = entry
             self._ids[id(target)] = entry.object_id
+            self._keys[entry.object_id] = id(target)
 
-    def remove(self, object_id: str) -> Entry | None:
-        """Remove the entry of that id, if there is one."""
+    def remove(self, object_id: str, only: Callable[[Entry], bool] | None = None) -> Entry | None:
+        """Remove the entry of that id, if there is one (and ``only(entry)`` says so)."""
         with self._lock:
-            entry = self.objects.pop(object_id, None)
-            if entry is not None:
-                for key in [key for key, value in self._ids.items() if value == object_id]:
-                    del self._ids[key]
+            entry = self.objects.get(object_id)
+            if entry is None or (only is not None and not only(entry)):
+                return None
+            del self.objects[object_id]
+            key = self._keys.pop(object_id)
+            if self._ids.get(key) == object_id:
+                del self._ids[key]
             return entry
+
+    def gone(self, object_id: str) -> None:
+        """The object of a weak entry is gone; by now another one may have its id."""
+        self.remove(object_id, lambda entry: entry.target is None)
 
     def id_of(self, target: Any) -> str | None:
         """The id under which exactly this object is registered, or None."""
@@ -228,3 +243,4 @@ class Registry:
         with self._lock:
             self.objects.clear()
             self._ids.clear()
+            self._keys.clear()

@@ -8,6 +8,7 @@ the values.  Each setting is an attribute (``settings.SERIALIZER``) and an envir
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -124,11 +125,13 @@ class Setting:
         if self.choices and value not in self.choices:
             raise self._refuse(value, where, nearest(str(value), [str(c) for c in self.choices]))
         number: Any = value
+        if self.type is float and not math.isfinite(number):
+            raise self._refuse(value, where)
         if (self.minimum is not None and number < self.minimum) or (self.maximum is not None and number > self.maximum):
             raise self._refuse(value, where)
         problem = self.check(value) if self.check else None
         if problem:
-            raise ConfigError(f"{where}: {value!r} {problem}")
+            raise ConfigError(f"{where}: {'(hidden)' if self.secret else repr(value)} {problem}")
         return value
 
     def _refuse(self, value: object, where: str, hint: str = "") -> ConfigError:
@@ -174,7 +177,9 @@ class Schema:
         unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
         if not unknown:
             return
-        text = "unknown environment variable: " + ", ".join(name + nearest(name, known) for name in unknown)
+        short = [name.removeprefix(PREFIX) for name in known]  # with their prefix all would be near to each other
+        hints = (nearest(name.removeprefix(PREFIX), short).replace("'", f"'{PREFIX}", 1) for name in unknown)
+        text = "unknown environment variable: " + ", ".join(map("".join, zip(unknown, hints, strict=True)))
         if environ.get("PYRO_STRICT_CONFIG", "").lower() in _TRUE:
             raise ConfigError(text)
         warnings.warn(text, UserWarning, stacklevel=2)

@@ -112,7 +112,29 @@ _NEVER = (
 
 TRACEBACK = "_pyroTraceback"
 PRECISE = "_pyroplugClass"
+TYPE = "_pyroplugType"
+LINKED = "_pyroplugLinked"
+_LINKS = 100
+"""How many causes, contexts and members of groups travel with one exception, all together."""
+_LINK_DEPTH = 12
+"""How many of them in a row."""
+_ITEMS, _TEXT = 100, 4000
+"""How much of their data travels: items of one container, characters of one text."""
+_GROUP: type[Exception] | None = _BUILTIN_EXCEPTIONS.get("ExceptionGroup")  # since Python 3.11
+_ANY_GROUP: type[BaseException] | None = getattr(builtins, "BaseExceptionGroup", None)
 _OBJECT_GETSTATE = getattr(object, "__getstate__", None)  # exists since Python 3.11 and is not the user's
+
+
+class _WhenComplete:
+    """Marks a converter that gets dicts whose contents were converted already."""
+
+    __slots__ = ("converter",)
+
+    def __init__(self, converter: FromDict) -> None:
+        self.converter = converter
+
+    def __call__(self, name: str, data: dict[str, Any]) -> Any:
+        return self.converter(name, data)
 
 
 class TypeTable:
@@ -120,14 +142,21 @@ class TypeTable:
 
     Registering is safe at any time and from any thread, and has effect for the next value that is
     converted; converting takes no lock.
+
+    :param base: a table to extend: what is registered there, at any time, counts here too and comes first
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: TypeTable | None = None) -> None:
         self._lock = threading.Lock()
+        self._base = base
         # never changed in place, so that readers need no lock
-        self._to_dict: dict[type, ToDict] = {URI: _uri_to_dict, ExceptionWrapper: self._wrapper_to_dict}
+        self._to_dict: dict[type, ToDict] = (
+            {} if base else {URI: _uri_to_dict, ExceptionWrapper: self._wrapper_to_dict}
+        )
         self._from_dict: dict[str, FromDict] = {}
         self._replacements: dict[type, ToDict] = {}
+        self._exceptions: tuple[Mapping[type, str], Mapping[str, type[Exception]]] = ({}, {})
+        self._joined: tuple[Any, Any, dict[str, FromDict]] = (None, None, {})
 
     # ------------------------------------------------------------------ registration
     def register_class_to_dict(self, cls: type, converter: ToDict, serpent_too: bool = True) -> None:
@@ -146,14 +175,16 @@ class TypeTable:
         with self._lock:
             self._to_dict = {known: converter for known, converter in self._to_dict.items() if known is not cls}
 
-    def register_dict_to_class(self, class_name: str, converter: FromDict) -> None:
+    def register_dict_to_class(self, class_name: str, converter: FromDict, *, inner_first: bool = False) -> None:
         """Have ``converter(class_name, dict)`` make the object for dicts whose ``__class__`` is ``class_name``.
 
         Tagged dicts inside the dict come as they are, except with msgpack, which has converted them (both
-        is what Pyro does); :meth:`recreate` converts them.
+        is what Pyro does); :meth:`recreate` converts them.  ``inner_first`` has them converted always.
         """
         if not isinstance(class_name, str):
             raise TypeError(f"a class name is a text, not {class_name!r}")
+        if inner_first:
+            converter = _WhenComplete(converter)
         with self._lock:
             self._from_dict = {**self._from_dict, class_name: converter}
 
@@ -177,14 +208,33 @@ class TypeTable:
         with self._lock:
             self._replacements = {known: replace for known, replace in self._replacements.items() if known is not cls}
 
+    def register_exception(self, cls: type[Exception], name: str) -> None:
+        """Have exceptions of exactly this class arrive as what the receiver registered under ``name``.
+
+        Receivers that registered nothing get what they get of any class that they do not know.
+
+        :raises ValueError: the name or the class is registered already for something else
+        """
+        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+            raise ValueError(f"expected a class of exceptions, got {cls!r}")
+        with self._lock:
+            names, classes = self._exceptions
+            if classes.get(name, cls) is not cls or names.get(cls, name) != name:
+                raise ValueError(f"the exception {cls!r} or the name {name!r} is registered already")
+            self._exceptions = {**names, cls: name}, {**classes, name: cls}
+
     # ------------------------------------------------------------------ objects to dicts
     @property
     def has_replacements(self) -> bool:
         """Whether :meth:`replace` can have any effect."""
-        return bool(self._replacements)
+        return bool(self._replacements) or (self._base is not None and self._base.has_replacements)
 
     def replace(self, obj: Any) -> Any:
         """What is to be sent in the place of ``obj``, or :data:`NOT_REPLACED`."""
+        if self._base is not None:
+            other = self._base.replace(obj)
+            if other is not NOT_REPLACED:
+                return other
         replacements = self._replacements
         if replacements:
             for cls in type(obj).__mro__:
@@ -194,10 +244,20 @@ class TypeTable:
 
     def registered(self, obj: Any) -> Any:
         """What the registered converter makes of ``obj``, or :data:`NOT_REPLACED` when none is registered."""
+        if self._base is not None:
+            form = self._base.registered(obj)
+            if form is not NOT_REPLACED:
+                return form
         for cls, converter in self._to_dict.items():
             if isinstance(obj, cls):
                 return converter(obj)
         return NOT_REPLACED
+
+    def is_registered(self, obj: Any) -> bool:
+        """Whether a converter is registered for ``obj``."""
+        return any(isinstance(obj, cls) for cls in self._to_dict) or (
+            self._base is not None and self._base.is_registered(obj)
+        )
 
     def to_dict(self, obj: Any, serializer: str) -> Any:
         """The data that travels for an object, for the serializer of that name; the object is not changed.
@@ -252,7 +312,21 @@ class TypeTable:
 
         ``traceback_lines`` become the attribute ``_pyroTraceback``; without them one that the exception has
         already stays.  The dict shares nothing changeable with the exception but the attributes' values.
+
+        Its causes, and the members of an exception group, become one more attribute, of plain data with a
+        limited size: receivers that do not know it have an attribute more, and nothing else.
         """
+        form = self._exception_form(exc)
+        attributes = form["attributes"]
+        if _is_group(exc) or exc.__cause__ is not None or exc.__context__ is not None:
+            linked = self._linked(exc, _LINK_DEPTH, [_LINKS], {id(exc)})
+            if linked:
+                attributes[LINKED] = linked
+        if traceback_lines is not None:
+            attributes[TRACEBACK] = list(traceback_lines)
+        return form
+
+    def _exception_form(self, exc: BaseException) -> dict[str, Any]:
         attributes = {name: value for name, value in _slots(exc) if not name.startswith("__")}
         attributes.update(vars(exc))
         name, args = _name(type(exc)), exc.args
@@ -266,6 +340,10 @@ class TypeTable:
                 attributes[TRACEBACK] = trace
             if name in _DEADLY:
                 name, precise = "Pyro5.errors.PyroError", name
+        elif _is_group(exc):
+            # old clients could not make one: its members would be dicts there
+            args = (_group_text(exc),)
+            name, precise = "Pyro5.errors.PyroError", name
         elif not isinstance(exc, Exception):
             # old clients would raise SystemExit and the like in the caller's thread
             args = (f"method raised {type(exc).__name__}: {_text(exc)}",)
@@ -276,9 +354,52 @@ class TypeTable:
             precise = "" if nearest is type(exc) else type(exc).__name__
         if precise:
             attributes[PRECISE] = precise
-        if traceback_lines is not None:
-            attributes[TRACEBACK] = list(traceback_lines)
+        registered = self._known_exceptions[0].get(type(exc))
+        if registered is not None:
+            attributes[TYPE] = registered
         return {"__class__": name, "__exception__": True, "args": args, "attributes": attributes}
+
+    def _linked(self, exc: BaseException, left: int, budget: list[int], seen: set[int]) -> dict[str, Any]:
+        """The exceptions that belong to one, as plain data: those before it, and the members of a group."""
+        linked: dict[str, Any] = {}
+        chain: list[dict[str, Any]] = []
+        current = exc
+        while left > len(chain):
+            how, other = "cause", current.__cause__
+            if other is None and not current.__suppress_context__:
+                how, other = "context", current.__context__
+            if other is None or id(other) in seen or budget[0] <= 0:
+                break
+            chain.append({"how": how, **self._link(other, left - len(chain) - 1, budget, seen)})
+            current = other
+        if chain:
+            linked["chain"] = chain
+        if _is_group(exc) and left > 0:
+            group: Any = exc
+            linked["message"] = str(group.message)[:_TEXT]
+            linked["members"] = members = []
+            for member in group.exceptions:
+                if budget[0] <= 0:
+                    break
+                link = self._link(member, left - 1, budget, seen)
+                more = self._linked(member, left - 1, budget, seen).get("chain")
+                members.append({**link, "chain": more} if more else link)
+        return linked
+
+    def _link(self, exc: BaseException, left: int, budget: list[int], seen: set[int]) -> dict[str, Any]:
+        budget[0] -= 1
+        seen.add(id(exc))
+        form = self._exception_form(exc)
+        attributes = {key: value for key, value in form["attributes"].items() if key != TRACEBACK}
+        link = {
+            "class": form["__class__"],
+            "args": _plain_data(list(form["args"]), 4),
+            "attributes": _plain_data(attributes, 4),
+        }
+        if _is_group(exc) and left > 0:
+            inner = self._linked(exc, left - 1, budget, seen)
+            link.update({key: inner[key] for key in ("message", "members") if key in inner})
+        return link
 
     def exception_to_plain_dict(
         self, exc: BaseException, traceback_lines: Sequence[str], why: object
@@ -306,7 +427,7 @@ class TypeTable:
         :raises SerializeError: an unknown class, or more than ``max_depth`` containers inside each other
         :raises SecurityError: a class name that must not come from outside
         """
-        return _Recreator(self._from_dict, max_depth, inner_first).walk(value, max_depth)
+        return _Recreator(self, max_depth, inner_first).walk(value, max_depth)
 
     def from_dict(self, data: Any) -> Any:
         """The object for a tagged dict; anything else comes back as it is.
@@ -316,16 +437,35 @@ class TypeTable:
         """
         if not isinstance(data, dict) or "__class__" not in data:
             return data
-        return _Recreator(self._from_dict, DEFAULT_DEPTH, False).make(data, DEFAULT_DEPTH)
+        return _Recreator(self, DEFAULT_DEPTH, False).make(data, DEFAULT_DEPTH)
+
+    def refusal(self, name: str) -> SerializeError:
+        """The error for a class that no object can be made of here."""
+        return SerializeError(f"unsupported serialized class: {name}")
+
+    @property
+    def converters(self) -> Mapping[str, FromDict]:
+        """What makes objects, by class name, those of the base included."""
+        if self._base is None:
+            return self._from_dict
+        own, below = self._from_dict, self._base.converters
+        if self._joined[0] is not own or self._joined[1] is not below:
+            self._joined = (own, below, {**own, **below})
+        return self._joined[2]
+
+    @property
+    def _known_exceptions(self) -> tuple[Mapping[type, str], Mapping[str, type[Exception]]]:
+        return self._exceptions if self._base is None else self._base._known_exceptions
 
 
 class _Recreator:
     """One run over one decoded value."""
 
-    __slots__ = ("_converters", "_inner_first", "_max_depth")
+    __slots__ = ("_converters", "_inner_first", "_max_depth", "_table")
 
-    def __init__(self, converters: Mapping[str, FromDict], max_depth: int, inner_first: bool) -> None:
-        self._converters = converters
+    def __init__(self, table: TypeTable, max_depth: int, inner_first: bool) -> None:
+        self._table = table
+        self._converters = table.converters
         self._max_depth = max_depth
         self._inner_first = inner_first
 
@@ -357,7 +497,7 @@ class _Recreator:
             return self._walk_dict(data, left)  # an ordinary dict that happens to have this key
         converter = self._converters.get(name)
         if converter is not None:
-            if self._inner_first:
+            if self._inner_first or type(converter) is _WhenComplete:
                 self._walk_dict(data, left)
             return _convert(converter, name, data)
         if name in _URIS:
@@ -374,7 +514,7 @@ class _Recreator:
             raise SecurityError(f"refused to deserialize types with double underscores in their name: {name}")
         make = _VALUES.get(name)
         if make is None:
-            raise SerializeError(f"unsupported serialized class: {name}")
+            raise self._table.refusal(name)
         try:
             return make(self._walk_dict(data, left))
         except (TypeError, ValueError, KeyError, OverflowError) as err:
@@ -390,12 +530,19 @@ class _Recreator:
         )
         has_trace, trace = TRACEBACK in attributes, _lines(attributes.pop(TRACEBACK, None))
         precise = attributes.pop(PRECISE, None)
-        cls: type[Exception] | None
-        if isinstance(precise, str):
-            cls, name = _OUR_ERRORS.get(precise), precise
+        registered = attributes.pop(TYPE, None)
+        linked = attributes.pop(LINKED, None)
+        cls: type[Exception] | None = None
+        if isinstance(registered, str):
+            cls = self._table._known_exceptions[1].get(registered)
+        if cls is not None:
+            exc = self._make_group(cls, linked, left) or _build_registered(cls, args)
         else:
-            cls = _exception_class(name)
-        exc = _build(cls, args) if cls is not None else None
+            if isinstance(precise, str):
+                cls, name = _OUR_ERRORS.get(precise), precise
+            else:
+                cls = _exception_class(name)
+            exc = _build(cls, args) if cls is not None else self._make_group(_GROUP, linked, left)
         if exc is None:
             exc = RemoteError(name, args, attributes)
             attributes = {"__notes__": attributes["__notes__"]} if "__notes__" in attributes else {}
@@ -403,7 +550,50 @@ class _Recreator:
             _set_attribute(exc, key, value)
         if has_trace:
             _set_attribute(exc, TRACEBACK, trace)
+        if isinstance(linked, dict):
+            self._link(exc, linked.get("chain"), left)
+            if not _is_group(exc) and "members" in linked:  # a Python that has no groups
+                _set_attribute(exc, "exceptions", tuple(self._members(linked, left)))
         return exc
+
+    def _make_group(self, cls: type[Exception] | None, linked: Any, left: int) -> Exception | None:
+        if cls is None or _GROUP is None or not issubclass(cls, _GROUP) or not isinstance(linked, dict):
+            return None
+        members = self._members(linked, left)
+        return _build(cls, (str(linked.get("message")), members)) if members else None
+
+    def _members(self, linked: dict[Any, Any], left: int) -> list[Exception]:
+        members = linked.get("members")
+        return [self._linked(link, left - 1) for link in members] if isinstance(members, (list, tuple)) else []
+
+    def _link(self, exc: BaseException, chain: Any, left: int) -> None:
+        """Put the exceptions before ``exc`` where they were."""
+        for link in chain if isinstance(chain, (list, tuple)) else ():
+            other = self._linked(link, left - 1)
+            if isinstance(link, dict) and link.get("how") == "cause":
+                exc.__cause__ = other
+            else:
+                exc.__context__ = other
+            exc = other
+
+    def _linked(self, link: Any, left: int) -> Exception:
+        if left <= 0:
+            raise too_deep(self._max_depth)
+        name = link.get("class") if isinstance(link, dict) else None
+        if not isinstance(name, str):
+            raise SerializeError("invalid exception: one that belongs to it has no class")
+        attributes = link.get("attributes")
+        data = {
+            "__class__": name,
+            "__exception__": True,
+            "args": link.get("args"),
+            "attributes": {**(attributes if isinstance(attributes, dict) else {}), LINKED: link},
+        }
+        made = self._lenient(data, left)
+        if isinstance(made, Exception):
+            return made
+        args = link.get("args")  # a converter of the program can make anything, or fail
+        return RemoteError(name, tuple(args) if isinstance(args, (list, tuple)) else ())
 
     def _lenient(self, value: Any, left: int) -> Any:
         # a part of an exception that cannot be made is worth less than the report that something failed
@@ -518,6 +708,49 @@ def _build(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     except Exception:
         return None
     return exc if isinstance(exc, cls) else None
+
+
+def _build_registered(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:
+    exc = _build(cls, args)
+    if exc is not None:
+        return exc
+    try:
+        # its __init__ wants something else than the arguments it kept: the attributes make up for that
+        exc = cls.__new__(cls, *args)
+        exc.args = args
+    except Exception:
+        return None
+    return exc if isinstance(exc, cls) else None
+
+
+def _is_group(exc: BaseException) -> bool:
+    return _ANY_GROUP is not None and isinstance(exc, _ANY_GROUP)
+
+
+def _group_text(exc: BaseException) -> str:
+    members = getattr(exc, "exceptions", ())
+    lines = [f"  {type(member).__name__}: {_text(member)}" for member in members[:_ITEMS]]
+    return "\n".join([f"{type(exc).__name__}: {_text(exc)}", *lines])[:_TEXT]
+
+
+def _plain_data(value: Any, left: int) -> Any:
+    """``value`` as something that every serializer of every peer carries; what is no plain data becomes text."""
+    if value is None or isinstance(value, bool):
+        return value
+    kind = type(value)
+    if kind is float or (kind is int and -(2**63) <= value < 2**64):
+        return value
+    if kind is str:
+        return value[:_TEXT]
+    if left > 0 and kind in (list, tuple):
+        return [_plain_data(item, left - 1) for item in value[:_ITEMS]]
+    if left > 0 and kind is dict and "__class__" not in value:
+        items = list(value.items())[:_ITEMS]
+        return {key[:_TEXT]: _plain_data(item, left - 1) for key, item in items if type(key) is str}
+    try:
+        return repr(value)[:_TEXT]
+    except Exception:  # a broken __repr__ of the program
+        return f"<{kind.__name__} without a text>"
 
 
 def _lines(trace: Any) -> list[str] | None:

@@ -17,7 +17,7 @@ __all__ = ["CONNECTED_SOCKET", "URI", "parse_location"]
 CONNECTED_SOCKET = "<<connected-socket>>"
 """The "host" of objects that are reached over a socket the user supplied (Pyro5's text)."""
 
-_SHAPE = re.compile(r"(?P<protocol>[Pp][Yy][Rr][Oo][A-Za-z]*):(?P<object>\S+?)(?:@(?P<location>.+))?\Z")
+_SHAPE = re.compile(r"(?P<protocol>[Pp][Yy][Rr][Oo][A-Za-z]*):(?P<object>\S+?)(?:@(?P<location>.+))?\n?\Z")
 _SPECIAL = re.compile(r"\./(?P<scheme>[a-z]+):(?P<rest>.+)\Z")
 
 Location = tuple["str | None", "str | None", "int | None"]

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import threading
 from collections import Counter
@@ -45,18 +46,16 @@ class Recorder:
             setattr(self, hook, self._implementation(hook))
 
     def _implementation(self, hook: str) -> Any:
-        signature = inspect.signature(getattr(HookSpecs, hook))
-        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "self"]
+        specification = getattr(HookSpecs, hook)
+        parameters = [name for name in inspect.signature(specification).parameters if name != "self"]
 
+        @functools.wraps(specification)  # tells pluggy the parameters it may fill
         def implementation(*args: Any, **kwargs: Any) -> None:
-            arguments = {**dict(zip((p.name for p in parameters), args, strict=False)), **kwargs}
+            arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
             with self._change:
                 self.calls.append((hook, arguments))
                 self._change.notify_all()
 
-        implementation.__name__ = implementation.__qualname__ = hook
-        # pluggy asks for the parameters it may fill
-        implementation.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return hookimpl(implementation)
 
     def names(self) -> list[str]:

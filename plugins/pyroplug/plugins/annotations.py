@@ -12,28 +12,19 @@ from typing import Any
 
 from pyroplug.core.call import Call
 from pyroplug.core.daemon import Daemon
-from pyroplug.core.errors import LocalProtocolError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.proxy import ProxyBase
 from pyroplug.core.wire import RESULT
 
-from .callcontext import ClientSide, client_side
+from .callcontext import ClientSide, checked, client_side
 
-__all__ = ["PLUGIN", "RESERVED"]
+__all__ = ["PLUGIN"]
+
+Told = Callable[[Any, Mapping[str, bytes], int], None]
 
 PLUGIN = PluginInfo("annotations", "binary extras with requests and replies", requires=("callcontext",))
-
-RESERVED = frozenset({"CORR", "HMAC", "STRM", "BLBI"})
-"""Ids that Pyro itself uses (wire.md 4); applications cannot set them."""
-
-
-def _checked(annotations: Mapping[str, Any]) -> dict[str, Any]:
-    taken = RESERVED.intersection(annotations)
-    if taken:
-        raise LocalProtocolError(f"annotation ids in use by the protocol: {', '.join(sorted(taken))}")
-    return dict(annotations)
 
 
 @hookimpl
@@ -41,10 +32,9 @@ def pyro_bind(connection: Any) -> Steps | None:
     """Both sides, as far as anybody wants it."""
     if connection.side == "server":
         daemon = connection.endpoint.daemon
-        return None if type(daemon).annotations is Daemon.annotations else Steps(before_reply=_of_daemon)
-    proxy_class = type(connection.owner())
-    own = getattr(proxy_class, "_pyroAnnotations", None)
-    told = getattr(proxy_class, "_pyroResponseAnnotations", None)
+        overridden = getattr(daemon.annotations, "__func__", None) is not Daemon.annotations
+        return Steps(before_reply=_of_daemon) if overridden else None
+    own, told = _overrides(type(connection.owner()))
     return Steps(
         before_send=_sender(own),
         after_reply=_receiver(told),
@@ -53,27 +43,37 @@ def pyro_bind(connection: Any) -> Steps | None:
     )
 
 
+def _overrides(proxy_class: type) -> tuple[Callable[[Any], Mapping[str, Any]] | None, Told | None]:
+    """The methods of a proxy class that are not the empty ones of every proxy."""
+    own = getattr(proxy_class, "_pyroAnnotations", None)
+    told = getattr(proxy_class, "_pyroResponseAnnotations", None)
+    return (
+        None if own is ProxyBase._pyroAnnotations else own,
+        None if told is ProxyBase._pyroResponseAnnotations else told,
+    )
+
+
 def _sender(own: Callable[[Any], Mapping[str, Any]] | None) -> Callable[[Call], None]:
     def attach(call: Call) -> None:
         annotations = dict(own(call.connection.owner())) if own else {}
-        side = client_side.get()
+        side = ClientSide.here()
         if side is not None:
             if side.reply_annotations:
                 ClientSide.put(reply_annotations={})  # whatever comes of this call, it is not the last one's
             annotations.update(side.annotations)
         if annotations:
-            call.annotations = {**call.annotations, **_checked(annotations)}
+            call.annotations = {**call.annotations, **checked(annotations)}
 
     return attach
 
 
-def _receiver(told: Callable[[Any, Mapping[str, bytes], int], None] | None) -> Callable[[Call], None]:
+def _receiver(told: Told | None) -> Callable[[Call], None]:
     def keep(call: Call) -> None:
-        annotations = call.reply_annotations or {}
+        annotations = call.reply_annotations
         if annotations:
             ClientSide.put(reply_annotations=dict(annotations))
-        if told is not None:
-            told(call.connection.owner(), annotations, RESULT)
+            if told is not None:
+                told(call.connection.owner(), annotations, RESULT)
 
     return keep
 
@@ -81,15 +81,15 @@ def _receiver(told: Callable[[Any, Mapping[str, bytes], int], None] | None) -> C
 def _of_daemon(call: Call) -> None:
     annotations = call.connection.endpoint.daemon.annotations()
     if annotations:
-        call.reply_annotations = {**(call.reply_annotations or {}), **annotations}
+        call.reply_annotations = {**(call.reply_annotations or {}), **checked(annotations)}
 
 
 @hookimpl
 def pyro_hello(proxy: ProxyBase, annotations: dict[str, bytes]) -> None:
     """The handshake carries them as well."""
-    own = getattr(type(proxy), "_pyroAnnotations", None)
+    own, _ = _overrides(type(proxy))
     if own is not None:
-        annotations.update(_checked(own(proxy)))
-    side = client_side.get()
+        annotations.update(checked(own(proxy)))
+    side = ClientSide.here()
     if side is not None:
-        annotations.update(_checked(side.annotations))
+        annotations.update(checked(side.annotations))

@@ -1,27 +1,60 @@
 """``current_context``: what a method can know of the call it serves, and what a client says with its calls.
 
 It reads :class:`~contextvars.ContextVar` objects, so it is right in threads, tasks, oneway calls and nested
-calls, and nothing of one call is left for the next.
+calls.  What a method says with the calls that it makes is kept with the call it serves, so that nothing of it is
+left for the next one in that thread, whatever way the call ends.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from pyroplug.core.call import current_call
-from pyroplug.core.errors import PluginError
+from pyroplug.core.call import Call, current_call
+from pyroplug.core.errors import LocalProtocolError, PluginError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.stash import StashKey
-from pyroplug.core.wire import NO_CORRELATION
+from pyroplug.core.wire import EXTENSIONS, NO_CORRELATION
 
-__all__ = ["PLUGIN", "TRACKER", "CallContext", "ClientSide", "Tracker", "client_side", "current_context"]
+__all__ = [
+    "PLUGIN",
+    "RESERVED",
+    "SESSION_MAKER",
+    "TRACKER",
+    "TRACKER_MAKER",
+    "CallContext",
+    "ClientSide",
+    "Tracker",
+    "checked",
+    "client_side",
+    "current_context",
+]
 
 PLUGIN = PluginInfo("callcontext", "current_context: the call that is being served")
+
+
+RESERVED = frozenset({"CORR", "HMAC", "STRM", "BLBI", EXTENSIONS})
+"""Annotation ids that the protocol itself uses (wire.md 4); applications cannot set them."""
+
+
+def checked(annotations: Mapping[Any, Any]) -> dict[str, Any]:
+    """A copy of annotations that an application wants to send.
+
+    :raises LocalProtocolError: an id or a value is of a kind that cannot be sent, or an id is reserved
+    """
+    for key, value in annotations.items():
+        if not isinstance(key, str) or len(key) != 4 or not key.isascii():
+            raise LocalProtocolError(f"annotation identifier must be 4 ascii characters, not {key!r}")
+        if key in RESERVED:
+            raise LocalProtocolError(f"annotation identifier in use by the protocol: {key!r}")
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise LocalProtocolError(f"annotation {key!r} must be bytes, not {type(value).__name__}")
+    return dict(annotations)
 
 
 class ClientSide:
@@ -38,16 +71,30 @@ class ClientSide:
         self.reply_annotations: dict[str, bytes] = {}
 
     @staticmethod
-    def put(**changes: Any) -> None:
-        """Replace the one of this thread or task by a copy with changes."""
-        old, new = client_side.get() or ClientSide(), ClientSide()
+    def here() -> ClientSide | None:
+        """The one of the call that is served, or else of this thread or task; None when there is nothing in it."""
+        call = current_call.get()
+        return client_side.get() if call is None else call.stash.get(_OF_CALL, None)
+
+    @staticmethod
+    def put(**changes: Any) -> ClientSide:
+        """Replace that by a copy with changes."""
+        old, new = ClientSide.here() or ClientSide(), ClientSide()
         for name in ClientSide.__slots__:
             setattr(new, name, changes.get(name, getattr(old, name)))
-        client_side.set(new)
+        call = current_call.get()
+        if call is None:
+            client_side.set(new)
+        else:
+            call.stash[_OF_CALL] = new
+        return new
 
 
 client_side: ContextVar[ClientSide | None] = ContextVar("pyroplug_client_side", default=None)
-"""The client's side of this thread or task; None until something is said or heard."""
+"""The client's side of this thread or task, outside of served calls; None until something is said or heard."""
+
+_OF_CALL = StashKey[ClientSide]()
+"""The client's side of a call that is served: it ends with the call."""
 
 
 class Tracker(Protocol):
@@ -64,14 +111,12 @@ class Tracker(Protocol):
 
 TRACKER = StashKey[Tracker]()
 """Where a connection has its tracker."""
+TRACKER_MAKER = StashKey["Callable[[Any], Tracker]"]()
+"""Where a kernel has the function that gives a connection its tracker."""
+SESSION_MAKER = StashKey["Callable[[Any], Any]"]()
+"""Where a kernel has the function that gives the session storage of a connection; another plugin offers it."""
 
-
-def _client() -> ClientSide:
-    side = client_side.get()
-    if side is None:
-        side = ClientSide()
-        client_side.set(side)
-    return side
+_ADDRESS = StashKey[Any]()
 
 
 class CallContext:
@@ -93,7 +138,10 @@ class CallContext:
     def client_sock_addr(self) -> Any:
         """The address of the caller as its socket gives it, or None; kept after the client has gone."""
         call = current_call.get()
-        return call.connection.peer_address if call else None
+        if call is None:
+            return None
+        address = call.connection.stash.get(_ADDRESS, None)
+        return call.connection.peer_address if address is None else address
 
     @property
     def seq(self) -> int:
@@ -115,16 +163,17 @@ class CallContext:
 
     @property
     def annotations(self) -> Mapping[str, Any]:
-        """In a served call what came with it; otherwise the dict of what the next calls carry.
+        """In a served call what came with it (read only); otherwise the dict of what the next calls carry.
 
-        Keys have 4 ASCII characters, values are bytes.  Assigning sets what this thread or task sends with
-        its calls from now on, in a served call until that ends.
+        Keys have 4 ASCII characters, values are bytes.  Assigning sets what this thread or task sends with its calls
+        from now on, in a served call until that ends.  Change the dict right where you get it: each time it is a
+        new one, so that what one task puts into it does not go with the calls of another.
         """
-        side = client_side.get()
+        side = ClientSide.here()
         call = current_call.get()
-        if call is not None:
-            return side.annotations if side is not None and side.annotations else call.annotations
-        return _client().annotations
+        if call is not None and (side is None or not side.annotations):
+            return MappingProxyType(call.annotations)
+        return ClientSide.put(annotations=dict(side.annotations) if side is not None else {}).annotations
 
     @annotations.setter
     def annotations(self, value: Mapping[str, Any]) -> None:
@@ -135,8 +184,7 @@ class CallContext:
         """In a served call what the reply will carry; otherwise what came with the last reply."""
         call = current_call.get()
         if call is None:
-            side = client_side.get()
-            return side.reply_annotations if side is not None else {}
+            return self.reply_annotations
         if call.reply_annotations is None:
             call.reply_annotations = {}
         return call.reply_annotations
@@ -147,12 +195,12 @@ class CallContext:
         if call is None:
             ClientSide.put(reply_annotations=dict(value))
         else:
-            call.reply_annotations = dict(value)
+            call.reply_annotations = checked(value)
 
     @property
     def reply_annotations(self) -> dict[str, bytes]:
         """What came with the last reply to a call of this thread or task, also inside a served call."""
-        side = client_side.get()
+        side = ClientSide.here()
         return side.reply_annotations if side is not None else {}
 
     @property
@@ -196,10 +244,28 @@ class CallContext:
         call = current_call.get()
         if call is None:
             raise PluginError("resources can be tracked in a remote call only", "resources")
-        tracker: Tracker | None = call.connection.stash.get(TRACKER, None)
-        if tracker is None:
+        connection = call.connection
+        tracker: Tracker | None = connection.stash.get(TRACKER, None)
+        if tracker is not None:
+            return tracker
+        make: Callable[[Any], Tracker] | None = connection.endpoint.daemon.kernel.stash.get(TRACKER_MAKER, None)
+        if make is None:
             raise PluginError("tracking resources needs the plugin 'resources', which is off", "resources")
-        return tracker
+        return make(connection)
+
+    @property
+    def session(self) -> Any:
+        """Storage for what belongs to the caller, as long as its connection lasts; takes any attributes.
+
+        :raises PluginError: the plugin 'session' is off, or no remote call is being served
+        """
+        call = current_call.get()
+        if call is None:
+            raise PluginError("there is session storage in a remote call only", "session")
+        make = call.connection.endpoint.daemon.kernel.stash.get(SESSION_MAKER, None)
+        if make is None:
+            raise PluginError("session storage needs the plugin 'session', which is off", "session")
+        return make(call.connection)
 
     def to_global(self) -> dict[str, Any]:
         """The context as a dict, for :meth:`from_global` in another thread (Pyro's names)."""
@@ -218,13 +284,14 @@ current_context = CallContext()
 """The call that is served here and now, and what calls made from here carry."""
 
 
-def _forget(call: Any) -> None:
-    # a served call starts with nothing of what an earlier one said in this thread
-    if client_side.get() is not None:
-        client_side.set(None)
+def _nothing(call: Call) -> None:
+    """A call made while serving another: others may have something to add."""
 
 
 @hookimpl
-def pyro_bind(connection: Any) -> Steps | None:
-    """On the server: each call begins without a client's side."""
-    return Steps(on_received=_forget) if connection.side == "server" else None
+def pyro_bind(connection: Any) -> Steps:
+    """Keep the address of a client; have the calls looked at that a method makes."""
+    if connection.side == "client":
+        return Steps(before_send=_nothing, probe=current_call.get)
+    connection.stash[_ADDRESS] = connection.peer_address
+    return Steps()

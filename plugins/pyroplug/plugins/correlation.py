@@ -13,7 +13,7 @@ from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 
-from .callcontext import client_side
+from .callcontext import client_side, current_context
 
 __all__ = ["PLUGIN"]
 
@@ -22,21 +22,14 @@ PLUGIN = PluginInfo("correlation", "ids that tie calls with one cause together",
 
 def _attach(call: Call) -> None:
     served = current_call.get()
-    if served is not None:
-        call.correlation = served.correlation
-        return
-    side = client_side.get()
-    if side is not None and side.correlation_id is not None:
-        call.correlation = side.correlation_id.bytes
+    # in a served call there is always one: the caller's, or one that is made now
+    wanted = current_context.correlation_id if served is not None or client_side.get() is not None else None
+    if wanted is not None:
+        call.correlation = wanted.bytes
 
 
 @hookimpl
 def pyro_bind(connection: Any) -> Steps | None:
     """On the client: only calls made in a served call, or after an id was set, have anything to carry."""
-    if connection.side == "server":
-        return None
-    return Steps(before_send=_attach, probe=_probe)
-
-
-def _probe() -> object:
-    return current_call.get() or client_side.get()
+    # calls made in a served call are looked at because of the plugin 'callcontext'
+    return Steps(before_send=_attach, probe=client_side.get) if connection.side == "client" else None

@@ -166,7 +166,7 @@ def serve_echo(
 
     :param verbose: print every call, too
     :param quiet: print nothing; ``verbose`` wins
-    :raises DaemonError: the location cannot be used
+    :raises CommunicationError: the location cannot be used
     """
     quiet = quiet and not verbose
     say = _ignore_text if quiet else _say

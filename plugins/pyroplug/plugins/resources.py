@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from pyroplug.core.connection import ServerConnection
 from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.kernel import Kernel
 from pyroplug.core.plugins import PluginInfo
 
-from .callcontext import TRACKER
+from .callcontext import TRACKER, TRACKER_MAKER
 
 __all__ = ["PLUGIN", "ResourceTracker"]
 
@@ -44,14 +46,21 @@ class ResourceTracker:
         key = id(resource)
         with self._lock:
             if not self._ended:
-                self._resources[key] = weakref.ref(resource, lambda _: self._resources.pop(key, None))
+                self._resources[key] = weakref.ref(resource, lambda gone: self._drop(key, gone))
                 return
         _close(resource)
+
+    def _drop(self, key: int, gone: weakref.ref[Any]) -> None:
+        with self._lock:
+            if self._resources.get(key) is gone:
+                del self._resources[key]
 
     def untrack(self, resource: Any) -> None:
         """Do not close it."""
         with self._lock:
-            self._resources.pop(id(resource), None)
+            reference = self._resources.get(id(resource))
+            if reference is not None and reference() is resource:
+                del self._resources[id(resource)]
 
     def close(self) -> None:
         """Close what is left, once."""
@@ -64,11 +73,20 @@ class ResourceTracker:
             if resource is not None:
                 _close(resource)
 
-    @property
-    def tracked(self) -> list[Any]:
-        """The resources that are tracked now."""
+    # Pyro's connections have a set in this place
+    add = track
+    discard = untrack
+
+    def __iter__(self) -> Iterator[Any]:
         with self._lock:
-            return [resource for reference in self._resources.values() if (resource := reference()) is not None]
+            references = list(self._resources.values())
+        return (resource for reference in references if (resource := reference()) is not None)
+
+    def __contains__(self, resource: object) -> bool:
+        return any(resource is other for other in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _close(resource: Any) -> None:
@@ -78,15 +96,27 @@ def _close(resource: Any) -> None:
         log.exception("a tracked resource could not be closed: %r", type(resource))
 
 
+def tracker_of(connection: ServerConnection) -> ResourceTracker:
+    """The tracker of a connection; made if there is none yet."""
+    tracker = connection.stash.setdefault(TRACKER, ResourceTracker())
+    assert isinstance(tracker, ResourceTracker)
+    connection.tracked_resources = tracker  # type: ignore[attr-defined]
+    return tracker
+
+
+@hookimpl
+def pyro_configure(kernel: Kernel) -> None:
+    """Tell the context who tracks."""
+    kernel.stash[TRACKER_MAKER] = tracker_of
+
+
 @hookimpl
 def pyro_opened(connection: ServerConnection) -> None:
-    """Give the connection a tracker."""
-    connection.stash[TRACKER] = ResourceTracker()
+    """Give the connection a tracker, also as ``connection.tracked_resources`` (Pyro's name)."""
+    tracker_of(connection)
 
 
 @hookimpl
 def pyro_closed(connection: ServerConnection) -> None:
     """Close what its calls have acquired."""
-    tracker = connection.stash.get(TRACKER, None)
-    if isinstance(tracker, ResourceTracker):
-        tracker.close()
+    tracker_of(connection).close()

@@ -1,7 +1,8 @@
 """``@synchronized``: the remote calls of an object run one at a time; other objects are not affected.
 
-On a class it holds for all exposed methods, on a method for the marked ones of that object.  The lock is
-reentrant, and local calls do not take it.
+On a class it holds for all its methods and properties, on a method or a property's function for the marked ones of
+that object.  Local calls do not take the lock.  A synchronized method that, by way of another server, calls its own
+object again waits for itself, as with any lock.  The items of a generator are made outside of it.
 """
 
 from __future__ import annotations
@@ -58,18 +59,30 @@ _LOCKS = StashKey[Locks]()
 
 
 @hookimpl
+def pyro_describe(cls: type, members: Members) -> None:
+    """Put the lock around the properties."""
+    everything = getattr(cls, _MARK, False)
+    for name, member in list(members.properties.items()):
+        functions = (member.fget, member.fset, member.fdel)
+        if everything or any(getattr(function, _MARK, False) for function in functions):
+            getter, setter, deleter = (None if f is None else _locked(members, f) for f in functions)
+            members.properties[name] = property(getter, setter, deleter, member.__doc__)
+
+
+@hookimpl
 def pyro_bind_method(cls: type, name: str, members: Members) -> Callable[[Callable[..., Any]], Any] | None:
-    """Put the lock around the marked methods."""
+    """Put the lock around the methods."""
     if not (getattr(cls, _MARK, False) or members.marked(name, _MARK)):
         return None
+    return lambda method: _locked(members, method)
+
+
+def _locked(members: Members, method: Callable[..., Any]) -> Callable[..., Any]:
     locks = members.stash.setdefault(_LOCKS, Locks())
 
-    def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def call(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
-            with locks.of(instance):
-                return method(instance, *args, **kwargs)
+    @functools.wraps(method)
+    def call(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        with locks.of(instance):
+            return method(instance, *args, **kwargs)
 
-        return call
-
-    return wrap
+    return call

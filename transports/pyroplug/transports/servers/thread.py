@@ -62,6 +62,9 @@ class _Ending:
 class ThreadLoop(BaseLoop):
     """Leader, standby and workers."""
 
+    concurrent = True
+    """Calls run at the same time, so that plugins may use threads for them as well."""
+
     def __init__(self, acceptor: Acceptor, settings: Settings) -> None:
         super().__init__(acceptor, settings)
         self._pool_size: int = settings.THREADPOOL_SIZE
