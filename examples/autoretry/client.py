@@ -16,4 +16,9 @@ with Proxy(sys.argv[1]) as flaky:
     # for methods that may safely run twice (PYRO_MAX_RETRIES sets it for all proxies)
     flaky._pyroMaxRetries = 3
     print("with retries:", flaky.fetch())
+
+    # methods that the server declares idempotent are repeated anyway, with growing pauses; for other
+    # servers' methods say it here: flaky._pyroIdempotent = {"look"}
+    flaky._pyroMaxRetries = 0
+    print("idempotent:", flaky.look())
     flaky.stop()

@@ -24,6 +24,7 @@ from typing import Any
 
 from pyroplug.api import (
     URI,
+    BatchProxy,
     CommunicationError,
     Daemon,
     Kernel,
@@ -92,6 +93,11 @@ class Library:
     @motto.setter
     def motto(self, text: str) -> None:
         self._motto = text
+
+    def search(self, text: str) -> Iterator[str]:
+        for title in self._titles:
+            if text in title:
+                yield title
 
     def borrow(self, index: int) -> Book:
         book = Book(self._titles[index])
@@ -219,6 +225,12 @@ def show_calls(report: Report, place: Place) -> None:
         report.check("library[0]", library[0], "Emma (1815)")
         report.check("list(library)", list(library), ["Emma (1815)", "Ulysses"])
         report.check("'Ulysses' in library", "Ulysses" in library, True)
+        report.check("list(library.search('s')), a generator", list(library.search("s")), ["Ulysses"])
+        batch = BatchProxy(library)
+        batch.echo("one message")
+        batch.echo("for two calls")
+        report.check("list(batch())", list(batch()), ["one message", "for two calls"])
+        report.check("library.echo.future(42).result()", library.echo.future(42).result(5), 42)
         report.check("library.note('dust'), oneway", library.note("dust"), None)
         report.check("library.notes(1)", library.notes(1), ["dust"])
         with library.borrow(1) as book:

@@ -71,4 +71,5 @@ def serve_multiplex(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
 @pytest.fixture
 def quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Server loops look for idle and stalled clients often, so that nobody has to wait for that."""
-    monkeypatch.setattr("pyroplug.transports.servers._base.SWEEP_INTERVAL", 0.02)
+    for module in ("_base", "thread"):
+        monkeypatch.setattr(f"pyroplug.transports.servers.{module}.SWEEP_INTERVAL", 0.02)

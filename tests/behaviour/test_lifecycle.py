@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import CommunicationError, Daemon, DaemonError, PluginError, Proxy, PyroError, expose, serve as serve_
+from pyroplug.api import CommunicationError, Daemon, DaemonError, PluginError, Proxy, PyroError, expose
+from pyroplug.api import serve as serve_
 from pyroplug.testing.kernels import PATIENCE, Serve, make_kernel
 from pyroplug.testing.transports import in_thread
 from testkit.timeouts import scaled
@@ -269,6 +270,7 @@ def test_shutdown_in_a_foreign_event_loop(serve_at: Serve) -> None:
 @pytest.mark.feature("F293")
 def test_combine_multiplex(serve_multiplex: Serve) -> None:
     served = serve_multiplex(Thing(), start=False)
+
     class Tidy(Daemon):
         def __init__(self, **kwargs: Any) -> None:
             self.tidied = threading.Event()
@@ -286,7 +288,8 @@ def test_combine_multiplex(serve_multiplex: Serve) -> None:
         served.start()
         with Proxy(other.uriFor("other"), kernel=kernel) as proxy, Proxy(third.uriFor("third"), kernel=kernel) as also:
             assert [served.proxy().echo(1), proxy.echo(2), also.echo(3)] == [1, 2, 3]
-        assert other.tidied.wait(PATIENCE)
+        tidied: Any = other
+        assert tidied.tidied.wait(PATIENCE)
         with pytest.raises(CommunicationError, match="unknown object: thing"):
             Proxy(other.uriFor("thing"), kernel=kernel).echo()
         served.daemon.shutdown()

@@ -186,9 +186,7 @@ def test_the_context_in_a_oneway_thread(serve_some: Serve) -> None:
     assert has_client
 
 
-def test_shutdown_waits_for_what_runs_and_drops_what_waits(
-    serve_some: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_shutdown_waits_for_what_runs_and_drops_what_waits(serve_some: Serve, caplog: pytest.LogCaptureFixture) -> None:
     thing = Thing()
     served = serve_some(thing, ONEWAY_THREADS=1)
     proxy = served.proxy()

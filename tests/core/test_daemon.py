@@ -130,7 +130,7 @@ def test_objects_of_several_plugins_under_one_id_are_joined() -> None:
         assert proxy.extra() == "joined"
         assert proxy.ping() is None
     clash = make_plugin("clash", pyro_system_objects=lambda daemon: {DAEMON_NAME: Clash()})
-    with pytest.raises(PyroError, match="members offered twice for the object 'Pyro.Daemon': ping"):
+    with pytest.raises(PyroError, match=r"members offered twice for the object 'Pyro\.Daemon': ping"):
         Daemon(memory=True, kernel=make_kernel(extra_plugins=[clash]))
 
 

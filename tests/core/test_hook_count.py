@@ -26,8 +26,8 @@ class Thing:
     def fire(self) -> None:
         pass
 
-    @expose
     @property
+    @expose
     def number(self) -> int:
         return 5
 

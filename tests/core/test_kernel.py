@@ -119,9 +119,9 @@ def test_conflicts() -> None:
     def settings(schema: Any) -> None:
         schema.add(Setting("COMPRESSION", bool, False, "mine", owner="mine"))
 
-    with pytest.raises(PluginConflict, match="setting COMPRESSION is declared by '(compression|mine)' and by"):
+    with pytest.raises(PluginConflict, match=r"setting COMPRESSION is declared by '(compression|mine)' and by"):
         make_kernel(extra_plugins=[make_plugin("mine", pyro_settings=settings)])
-    with pytest.raises(PluginConflict, match="flag.*claimed by plugin 'mine' and by 'kernel'"):
+    with pytest.raises(PluginConflict, match=r"flag.*claimed by plugin 'mine' and by 'kernel'"):
         make_kernel(extra_plugins=[make_plugin("mine", pyro_reserve=lambda wire: wire.flag(0x01, "X"))])
     with pytest.raises(PluginConflict, match="message 4 is claimed"):
         make_kernel(extra_plugins=[make_plugin("mine", pyro_reserve=lambda wire: wire.message(4, print))])

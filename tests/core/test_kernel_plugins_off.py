@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -80,7 +79,7 @@ def test_everything_else_works(name: str) -> None:
             proxy.fail()
         assert caught.value.args == ("on purpose", 5)
         assert "in fail" in "".join(caught.value._pyroTraceback)  # type: ignore[attr-defined]
-        with pytest.raises(AttributeError, match="private|_private"):
+        with pytest.raises(AttributeError, match="private"):
             proxy._pyroInvoke("_private", [], {})
         with pytest.raises(AttributeError, match="nowhere"):
             proxy.nowhere()
@@ -115,11 +114,7 @@ def test_its_settings_and_reservations_disappear(name: str) -> None:
             getattr(rest.settings, setting)
         with pytest.raises(ConfigError, match=f"there is no setting '{setting}'"):
             without(name, **{setting: 1})
-        with (
-            warnings.catch_warnings(),
-            pytest.raises(UserWarning, match=f"unknown environment variable: PYRO_{setting}"),
-        ):
-            warnings.simplefilter("error")
+        with pytest.warns(UserWarning, match=f"unknown environment variable: PYRO_{setting}"):
             make_kernel(environ={"PYRO_DISABLE_PLUGINS": name, f"PYRO_{setting}": "1"})
 
 
@@ -140,7 +135,7 @@ def test_without_pair() -> None:
 def test_without_a_transport() -> None:
     with pytest.raises(ConfigError, match="no transport that is loaded can listen"):
         Daemon(unixsocket="/nowhere", kernel=without("unix"))
-    with pytest.raises(CommunicationError, match="no transport is loaded for './u:/nowhere'"):
+    with pytest.raises(CommunicationError, match=r"no transport is loaded for '\./u:/nowhere'"):
         Proxy("PYRO:x@./u:/nowhere", kernel=without("unix")).echo()
     with pytest.raises(ConfigError, match="no transport that is loaded can listen"):
         Daemon(kernel=without("tcp"))

@@ -188,8 +188,8 @@ def test_names_that_tools_look_for_are_local() -> None:
     proxy = Proxy("PYRO:x@127.0.0.1:9", kernel=make_kernel())  # nobody answers there
     for name in ("__wrapped__", "__array__", "__array_interface__", "__fspath__", "__index__", "__await__", "__len_x"):
         assert not hasattr(proxy, name), name
-    proxy._anything = 1  # type: ignore[attr-defined]
-    assert proxy._anything == 1  # type: ignore[attr-defined]
+    proxy._anything = 1
+    assert proxy._anything == 1
 
 
 @pytest.mark.parametrize("timeout", [None, 0, 1.5])

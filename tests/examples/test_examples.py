@@ -32,6 +32,13 @@ class Example:
 
 
 PAIRS = [
+    Example("async", (
+        "ready at once: False False",
+        "50 is the end of the chain",
+        "error handler: division by zero",
+        "awaited: [1, 2, 3]",
+        "batch: [2, 4]",
+    ), proves=("F095", "F096", "F097", "F098")),
     Example("attributes", (
         "target is 20.0",
         "target is 21.5 and the reading 21.0",
@@ -49,7 +56,7 @@ PAIRS = [
         "talking to generation 1\nlost: ConnectionClosedError\ntalking to generation 2",
     )),
     Example("autoretry", (
-        "no retries: TimeoutError\nwith retries: fetched by call number 3",
+        "no retries: TimeoutError\nwith retries: fetched by call number 3\nidempotent: seen by call number 3",
     )),
     Example("batchedcalls", (
         "made so far: 0",
@@ -173,7 +180,7 @@ PAIRS = [
     )),
     Example("timeout", (
         "quick: 42",
-        "too slow: receiving: timeout",
+        "too slow: ",
         "connected: False",
         "next call: 42",
         "timeout of this kernel's proxies: 2.0",

@@ -127,6 +127,21 @@ def test_server_and_client_use_both(
     assert server.process.returncode == 0, output
 
 
+def test_the_command_line_has_its_command(
+    installed: Mapping[str, str], program: Write, start: Callable[..., Any], run: Runner
+) -> None:
+    server = start(program(SERVER), env={**installed, **WANTED})
+    (uri,) = server.wait_until_ready()
+    location = uri.partition("@")[2]
+    result = run("-m", "pyroplug", "callcount", location, env={**installed, **WANTED})
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.startswith("methods:\n")
+    listed = run("-m", "pyroplug", "plugins", env={**installed, **WANTED})
+    assert "callcount" in listed.stdout
+    settings = run("-m", "pyroplug", "config", env={**installed, **WANTED})
+    assert "CALLCOUNT_NAMES" in settings.stdout
+
+
 def test_a_server_without_the_plugin_refuses_the_serializer(
     installed: Mapping[str, str], program: Write, start: Callable[..., Any], run: Runner
 ) -> None:

@@ -22,6 +22,7 @@ from pyroplug.core.errors import NamingError, OverloadError
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import expose
 from pyroplug.core.uri import URI
+from pyroplug.plugins.blob import SerializedBlob
 from pyroplug.plugins.callcontext import current_context
 from pyroplug.plugins.oneway import oneway
 from testkit.timeouts import PATIENCE
@@ -156,6 +157,16 @@ class Demo:
             "seq": current_context.seq,
         }
 
+    def gen(self, count: int) -> Iterator[int]:
+        yield from range(count)
+
+    def gen_fail(self) -> Iterator[int]:
+        yield 1
+        raise ValueError("on purpose")
+
+    def blob(self, blob: SerializedBlob) -> Any:
+        return [blob.info, blob.deserialized()]
+
     def compress(self, on: bool) -> None:
         self._kernel.settings.COMPRESSION = on
 
@@ -239,8 +250,8 @@ def outcome(request: pytest.FixtureRequest, results: dict[str, Any]) -> Callable
 Outcome = Callable[[str], dict[str, Any]]
 
 METHODS = (
-    "add boom boom_attributes boom_custom boom_exit boom_overload boom_pyro by_class by_static call_back compress "
-    "context echo fire fired kwargs nothing sub unserializable uri"
+    "add blob boom boom_attributes boom_custom boom_exit boom_overload boom_pyro by_class by_static call_back compress "
+    "context echo fire fired gen gen_fail kwargs nothing sub unserializable uri"
 ).split()
 
 VALUES: dict[str, Any] = {
@@ -267,11 +278,25 @@ VALUES: dict[str, Any] = {
     "their_proxy_comes_back": ["Proxy", True],
     "our_uri": ["URI", "PYRO:abc@localhost:1234"],
     "their_uri": ["URI", "PYRO:abc@localhost:1234"],
+    "stream": [[0, 1, 2, 3, 4], [], 1],
+    "stream_that_fails": [[1], "on purpose"],
+    "streams_at_the_same_time": [[0, 0], [1, 1], [2, 2]],
+    "stream_closed_early": [0, "item stream terminated", 1],
+    "blob": ["info-tag", [1, "two"]],
     "serializer_that_is_not_accepted_later": [2, "invalid serializer in response: 1"],
 }
 
 
-@pytest.mark.feature("F065", "F086", "F088", "F089", "F122", "F149", "F150", "F172", "F287", "F301", "F303")
+BATCHES: dict[str, Any] = {
+    "batch": [3, [["z"], {"k": 1}]],
+    "batch_that_fails": [[3], "division by zero", True],
+    "batch_oneway": [None, 5],
+}
+
+
+@pytest.mark.feature(
+    "F065", "F086", "F088", "F089", "F122", "F241", "F243", "F149", "F150", "F172", "F287", "F301", "F303"
+)
 @pytest.mark.parametrize("check", VALUES)
 def test_a_pyro5_client_gets_the_value(outcome: Outcome, check: str) -> None:
     found = outcome(check)
@@ -366,6 +391,16 @@ def test_a_read_only_attribute_is_not_written(outcome: Outcome) -> None:
         assert found["text"] == "attempt to access unexposed or unknown remote attribute 'readonly'"
 
 
+@pytest.mark.feature("F092", "F093")
+@pytest.mark.parametrize("check", BATCHES)
+def test_batches_are_made_in_one_message(outcome: Outcome, check: str) -> None:
+    found = outcome(check)
+    if found["serializer"] == "marshal":  # for the same reason
+        assert found["text"] == "'NoneType' object has no attribute 'items'"
+    else:
+        assert found["value"] == BATCHES[check], found
+
+
 @pytest.mark.feature("F145", "F147")
 def test_registered_objects_become_proxies(outcome: Outcome) -> None:
     ours, theirs = outcome("our_registered_object_becomes_a_proxy"), outcome("their_registered_object_becomes_a_proxy")
@@ -407,7 +442,7 @@ def test_every_check_of_the_peer_is_looked_at(results: dict[str, Any]) -> None:
         "builtin_error", "binary", "attribute_get", "attribute_set", "attribute_set_readonly", "context",
         "our_registered_object_becomes_a_proxy", "their_registered_object_becomes_a_proxy", "daemon_object",
     }  # fmt: skip
-    assert set(results["tcp"]["json"]) == others | set(VALUES) | set(ERRORS) | set(PATTERNS)
+    assert set(results["tcp"]["json"]) == others | set(VALUES) | set(BATCHES) | set(ERRORS) | set(PATTERNS)
 
 
 # ------------------------------------------------------------------------------------------------ connected sockets

@@ -7,6 +7,7 @@ import copy
 import pickle
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +29,8 @@ from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import expose
 from pyroplug.core.tracebacks import get_pyro_traceback
 from pyroplug.core.uri import URI
+from pyroplug.plugins.batch import BatchProxy
+from pyroplug.plugins.blob import SerializedBlob
 from pyroplug.plugins.callcontext import current_context
 from pyroplug.plugins.ping import ping
 from testkit.timeouts import PATIENCE, scaled
@@ -241,7 +244,7 @@ def test_items_length_and_iteration(connect: Connect) -> None:
 
 # ------------------------------------------------------------------------------------------------ oneway, ping
 @pytest.mark.feature("F089")
-def test_nobody_waits_for_a_oneway_call(demo: Proxy, connect: Connect) -> None:
+def test_nobody_waits_for_a_oneway_call(demo: Proxy) -> None:
     assert demo.fire(11) is None
     assert demo.fired(PATIENCE) == 11
 
@@ -428,6 +431,73 @@ def test_compression_on_either_end(demo: Proxy, kernel: Kernel, ours: bool, thei
     finally:
         kernel.settings.COMPRESSION = False
         demo.compress(False)
+
+
+# ------------------------------------------------------------------------------------------------ streams, batches, blobs
+@pytest.mark.feature("F241")
+def test_items_are_streamed(demo: Proxy) -> None:
+    assert list(demo.gen(5)) == [0, 1, 2, 3, 4]
+    assert list(demo.gen(0)) == []
+    assert list(zip(demo.gen(3), demo.gen(3), strict=True)) == [(0, 0), (1, 1), (2, 2)]
+    items = demo.gen_fail()
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="on purpose"):
+        next(items)
+    with pytest.raises(StopIteration):
+        next(items)
+    assert demo.add(1, 1) == 2
+
+
+@pytest.mark.feature("F241")
+def test_a_stream_that_is_closed_early_is_forgotten_there(demo: Proxy) -> None:
+    with demo.gen(1_000_000) as items:
+        assert next(items) == 0
+        stream_id = items.streamId
+    demo.nothing()  # the message that closes it goes before; some time later it is done
+    deadline = time.monotonic() + PATIENCE
+
+    def ask_until_it_is_gone() -> None:
+        while time.monotonic() < deadline:
+            demo._pyroInvoke("get_next_stream_item", (stream_id,), {}, objectId="Pyro.Daemon")
+
+    with pytest.raises(PyroError, match="item stream terminated"):
+        ask_until_it_is_gone()
+
+
+@pytest.mark.feature("F092", "F093")
+def test_batches_are_made_in_one_message(demo: Proxy) -> None:
+    calls = BatchProxy(demo)
+    calls.add(1, 2)
+    calls.kwargs("z", k=1)
+    assert list(calls()) == [3, [["z"], {"k": 1}]]
+    calls = BatchProxy(demo)
+    calls.fire(5)
+    assert calls(oneway=True) is None
+    assert demo.fired(PATIENCE) == 5
+
+
+@pytest.mark.feature("F092")
+def test_a_batch_ends_with_the_first_error(demo: Proxy) -> None:
+    calls = BatchProxy(demo)
+    calls.add(1, 2)
+    calls.boom()
+    calls.add(3, 4)
+    if demo._pyroSerializer == "marshal":  # Pyro5 cannot write the error into the list (wire.md 9)
+        with pytest.raises(ValueError, match="unmarshallable object"):
+            list(calls())
+        return
+    results = calls()
+    assert next(results) == 3
+    with pytest.raises(ZeroDivisionError, match="division by zero") as caught:
+        next(results)
+    assert any("1 / 0" in line for line in vars(caught.value)["_pyroTraceback"])
+
+
+@pytest.mark.feature("F243")
+def test_a_blob_stays_serialized_on_its_way(demo: Proxy) -> None:
+    info, data = demo.blob(SerializedBlob("info-tag", [1, "two"]))
+    assert info == "info-tag"
+    assert data == ("params" if demo._pyroSerializer == "json" else [1, "two"])  # Pyro5's mistake (wire.md 16)
 
 
 # ------------------------------------------------------------------------------------------------ connected sockets

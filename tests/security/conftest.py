@@ -65,7 +65,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
 
 @pytest.fixture
 def harmless(caplog: pytest.LogCaptureFixture) -> Harmless:
-    """``with harmless(served):`` - others are served before, during and after, and the log has one line about it."""
+    """A context in which others are served before, during and after, and the log gets one line about it."""
 
     @contextlib.contextmanager
     def guard(served: Served, lines: int = 1) -> Iterator[list[logging.LogRecord]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import struct
 from typing import Any
@@ -172,7 +173,7 @@ def test_members_that_are_not_for_you(serve: Serve, harmless: Any, member: str, 
         assert (frame.type, frame.flags) == (RESULT, FLAG_EXCEPTION)
         error = peer.value(frame)
         assert isinstance(error, AttributeError)
-        pytest.raises(AttributeError, lambda: (_ for _ in ()).throw(error)).match(text)
+        assert re.search(text, str(error)), error
     assert peer.value(peer.call("hidden", "shown")) == "shown"
 
 
@@ -312,7 +313,8 @@ def test_payloads_that_cannot_be_decoded(serve: Serve, harmless: Any, serializer
 
 @pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
 @pytest.mark.parametrize(
-    "value", [None, 5, [], ["thing"], ["thing", "echo"], ["thing", "echo", 5, {}], [["thing"], "echo", [], {}], {"a": 1}]
+    "value",
+    [None, 5, [], ["thing"], ["thing", "echo"], ["thing", "echo", 5, {}], [["thing"], "echo", [], {}], {"a": 1}],
 )
 def test_requests_that_have_another_shape(serve: Serve, harmless: Any, serializer: str, value: Any) -> None:
     served = serve()
@@ -398,10 +400,6 @@ def test_texts_of_a_peer_cannot_pass_for_lines_of_the_log(serve: Serve, harmless
 
 def test_a_peer_chooses_no_dangerous_exception() -> None:
     """Scenario 51, on the client: whatever class a server names, only ordinary exceptions are raised."""
-
-    class Evil:
-        pass
-
     for name in ("builtins.SystemExit", "SystemExit", "builtins.KeyboardInterrupt", "os.system", "GeneratorExit"):
         with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -416,9 +414,7 @@ def test_a_peer_chooses_no_dangerous_exception() -> None:
                     sock.sendall(as_bytes(encode(CONNECTOK, kernel.serializer_id("json"), 0, 0, welcome)))
                     sock.recv(65536)
                     payload = b'{"__class__": "%s", "__exception__": true, "args": [1], "attributes": {"__class__": 5}}'
-                    reply = encode(
-                        RESULT, kernel.serializer_id("json"), FLAG_EXCEPTION, 1, payload % name.encode()
-                    )
+                    reply = encode(RESULT, kernel.serializer_id("json"), FLAG_EXCEPTION, 1, payload % name.encode())
                     sock.sendall(as_bytes(reply))
                     sock.recv(1)
 

@@ -45,7 +45,10 @@ from .wire import (
     FLAG_CORR_ID,
     FLAG_EXCEPTION,
     FLAG_ONEWAY,
+    HEADER_SIZE,
+    IN_PLACE,
     INVOKE,
+    MAGIC,
     MARSHAL_ID,
     NO_CORRELATION,
     RESULT,
@@ -53,10 +56,13 @@ from .wire import (
     FrameReader,
     Message,
     encode,
+    head,
     marshalled_text,
     names_of,
+    pack_plain,
     read_marshalled_text,
     send_all,
+    unpack_plain,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +78,7 @@ log = logging.getLogger("pyroplug.connection")
 RECEIVE_SIZE = 16 * 1024
 """How much a client connection receives at once (bytes); larger replies get a buffer of their own."""
 
+_NOT_PLAIN = 0xFFFF & ~FLAG_CORR_ID
 _ITERATION_ENDS = ("StopIteration", "StopAsyncIteration", "GeneratorExit")
 
 
@@ -170,6 +177,7 @@ class ServerConnection:
         self.stream = stream
         self.plan = endpoint.base_plan
         self.stash = Stash()
+        self._heads: Mapping[bytes, int] = {}
         self.extensions: frozenset[str] = frozenset()
         """The protocol extensions that both sides have."""
         self.closing = False
@@ -214,6 +222,7 @@ class ServerConnection:
             if frame.type == CONNECT and self.keep_open:
                 # a socket of the user's is never closed; another proxy goes on with it
                 self._release(None)
+                self._heads = {}
                 self.stash = Stash()
                 self.plan = self.endpoint.base_plan
                 self.state = State.HELLO
@@ -228,12 +237,35 @@ class ServerConnection:
                 return _Handshake(self, frame, implied=True)
         return self._refuse(RemoteProtocolError(f"unexpected message type {frame.type} in state {self.state.value}"))
 
+    def take(self, buffer: memoryview, count: int) -> Request | None:
+        """The short way: the request, if ``buffer`` holds exactly one plain one and nothing else is pending.
+
+        With None nothing has happened: :meth:`receive` the bytes.
+        """
+        if count < HEADER_SIZE:
+            return None
+        start, flags, seq, length, chunks, magic = unpack_plain(buffer)
+        serializer_id = self._heads.get(start)  # empty unless the connection is open
+        if (
+            serializer_id is None
+            or length + HEADER_SIZE != count
+            or flags
+            or chunks
+            or magic != MAGIC
+            or self.closing
+            or length > self.reader.max_size
+            or self.reader.partial
+        ):
+            return None
+        return Request(self, self.plan, serializer_id, 0, seq, buffer[HEADER_SIZE:count].tobytes())
+
     def expired(self) -> Task:
         """The handshake took too long: what to do about it."""
         return self._refuse(TimeoutError("receiving: timeout in the handshake"))
 
     def drain(self) -> None:
         """Take no further requests."""
+        self._heads = {}
         if self.state is State.OPEN:
             self.state = State.DRAINING
         self.closing = True
@@ -303,6 +335,7 @@ class ServerConnection:
         self.plan = self.endpoint.bind(self)
         self.reader.max_size = self.plan.limits.max_message_size
         self.deadline = None
+        self._heads = self.plan.heads
         self.state = State.OPEN
         self._opened_once = True
         self.endpoint.opened(self)
@@ -440,7 +473,9 @@ class ClientConnection:
         self.extensions: frozenset[str] = frozenset()
         """The protocol extensions that both sides have."""
         self.busy = False
-        self._buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self._buffer = bytearray(RECEIVE_SIZE)
+        self._view = memoryview(self._buffer)
+        self._clean = True  # nothing that was received is left
         self.reader = FrameReader(plan.limits.max_message_size, plan.limits.max_annotations)
         self.use(plan)
 
@@ -449,6 +484,14 @@ class ClientConnection:
         self.plan = plan
         self.codec = plan.codecs[self.serializer_id]
         self._plain = plan.plain and not plan.payload
+        # looked up once, read by every call
+        self._probes = plan.probes
+        self._arguments = plan.arguments
+        self._dumps_call = self.codec.dumps_call
+        self._loads = self.codec.loads
+        self._head = head(INVOKE, self.serializer_id)
+        self._reply_head = head(RESULT, self.serializer_id)
+        self._small = min(IN_PLACE, plan.limits.max_message_size)
 
     def settimeout(self, seconds: float | None) -> None:
         """How long a call may take from now on (seconds; None: no limit)."""
@@ -505,15 +548,57 @@ class ClientConnection:
         Errors before anything is sent (a value that cannot be encoded, a message too large) leave the
         connection usable; any other communication error makes it unusable, and the owner must close it.
         """
-        plan = self.plan
-        if self._plain and not raw and not (plan.arguments and len(args) == 1 and type(args[0]) in plan.arguments):
-            for probe in plan.probes:
-                if probe() is not None:
-                    break
-            else:
-                payload = self.codec.dumps_call(object_id, method, args, kwargs)
-                return self._exchange(payload, flags, self.serializer_id, method)
-        call = Call(self, plan, self.serializer_id, flags, 0, None)
+        if not self._plain or raw or (len(args) == 1 and type(args[0]) in self._arguments):
+            return self._call_with_plugins(object_id, method, args, kwargs, flags, raw)
+        for probe in self._probes:
+            if probe() is not None:
+                return self._call_with_plugins(object_id, method, args, kwargs, flags, raw)
+        payload = self._dumps_call(object_id, method, args, kwargs)
+        size = len(payload)
+        if flags or size >= self._small or self.busy or not self._clean:
+            return self._exchange(payload, flags, self.serializer_id, method)
+
+        # from here on the short way of one small plain call, in one piece: no frame, no call object
+        self.seq = seq = (self.seq + 1) & 0xFFFF
+        self.busy = True
+        message = pack_plain(self._head, seq, size, MAGIC) + payload
+        stream = self.stream
+        try:
+            sent = stream.send(message)
+            if sent < len(message):
+                send_all(stream.send, (memoryview(message)[sent:],))
+            count = stream.recv_into(self._buffer)
+        except OSError as exc:
+            raise translate(exc, self.peer, "waiting for the reply") from exc
+        if count > HEADER_SIZE:
+            start, flags, reply_seq, length, chunks, magic = unpack_plain(self._buffer)
+            if (
+                start == self._reply_head
+                and reply_seq == seq
+                and length + HEADER_SIZE == count
+                and length <= self._small
+                and not (chunks or flags & _NOT_PLAIN)
+                and magic == MAGIC
+            ):
+                self.busy = False
+                return self._loads(self._view[HEADER_SIZE:count].tobytes())
+        return self._finish(count, seq, method)
+
+    def _finish(self, count: int, seq: int, method: str) -> Any:
+        """Anything but one plain reply came: take the long way from what is in the buffer."""
+        if not count:
+            raise ConnectionClosedError(f"receiving: connection with {self.peer} was closed by the other side")
+        self.reader.feed(bytes(self._view[:count]))
+        frame = self._receive()
+        self._check_reply(frame, seq)
+        self.busy = False
+        call = self._took(frame, None, method) if frame.annotations else None
+        if frame.serializer_id != self.serializer_id:
+            self._foreign_serializer(frame)
+        return self._value(frame, call, method)
+
+    def _call_with_plugins(self, object_id: str, method: str, args: Any, kwargs: Any, flags: int, raw: bool) -> Any:
+        call = Call(self, self.plan, self.serializer_id, flags, 0, None)
         call.object_id, call.method, call.args, call.kwargs = object_id, method, args, kwargs
         return self.send_call(call, raw)
 
@@ -573,10 +658,7 @@ class ClientConnection:
             self.busy = False
             return None
         frame = self._receive()
-        if frame.type != RESULT or frame.seq != seq:
-            raise RemoteProtocolError(
-                f"{self.peer} sent message type {frame.type} with sequence {frame.seq}, expected the reply to {seq}"
-            )
+        self._check_reply(frame, seq)
         self.busy = False
         if call is not None or frame.annotations:
             call = self._took(frame, call, method)
@@ -585,6 +667,12 @@ class ClientConnection:
         if frame.serializer_id != serializer_id:
             self._foreign_serializer(frame)
         return self._value(frame, call, method)
+
+    def _check_reply(self, frame: Frame, seq: int) -> None:
+        if frame.type != RESULT or frame.seq != seq:
+            raise RemoteProtocolError(
+                f"{self.peer} sent message type {frame.type} with sequence {frame.seq}, expected the reply to {seq}"
+            )
 
     def _took(self, frame: Frame, call: Call | None, method: str) -> Call:
         """Show a reply to the plugins that want to see it."""
@@ -640,7 +728,7 @@ class ClientConnection:
             try:
                 self._raise(value, method)
             finally:
-                del value  # the exception, whose traceback has this frame: a circle would keep the proxy alive
+                value = None  # the exception, whose traceback has this frame: a circle would keep the proxy alive
         return value
 
     def _raise(self, value: Any, method: str) -> NoReturn:
@@ -688,16 +776,16 @@ class ClientConnection:
         reader = self.reader
         stream = self.stream
         expires: float | None = None
-        if reader.partial:
-            frame = reader.next_frame()
-            if frame is not None:
-                return frame
+        frame = reader.next_frame()
+        if frame is not None:
+            self._clean = not reader.partial
+            return frame
         try:
             while True:
                 target = reader.writable()
                 if target is None:
                     count = stream.recv_into(self._buffer)
-                    reader.feed(bytes(self._buffer[:count]))
+                    reader.feed(bytes(self._view[:count]))
                 else:
                     count = stream.recv_into(target)
                     reader.wrote(count)
@@ -705,6 +793,7 @@ class ClientConnection:
                     raise ConnectionClosedError(f"receiving: connection with {self.peer} was closed by the other side")
                 frame = reader.next_frame()
                 if frame is not None:
+                    self._clean = not reader.partial
                     if expires is not None:
                         stream.settimeout(self.timeout)
                     return frame

@@ -148,7 +148,7 @@ class Request(Call):
         self.reply_flags = 0
         self.reply_annotations = None  # what a method said about its result does not hold for a failure
         self.reply_payload = None
-        refused = _refused_by_us(exc.__traceback__)
+        refused = _refused_by_us(exc.__traceback__) and not isinstance(exc, StopIteration)  # which is no failure
         exc.__traceback__ = _of_program(exc.__traceback__)
         lines = report(self, exc)
         if refused or not self.wants_reply:
@@ -195,7 +195,7 @@ def report(call: Call, exc: BaseException) -> list[str]:
 def _of_program(trace: TracebackType | None) -> TracebackType | None:
     """A traceback without our own frames at its beginning, which tell nobody anything."""
     start = trace
-    while start is not None and start.tb_frame.f_globals is globals():
+    while start is not None and _is_ours(start):
         start = start.tb_next
     return start or trace
 
@@ -204,9 +204,13 @@ def _refused_by_us(trace: TracebackType | None) -> bool:
     """Whether a failure has no frame of the program: what the client sent did not get that far."""
     if trace is None:
         return False
-    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("pyroplug."):
+    while trace is not None and _is_ours(trace):
         trace = trace.tb_next
     return trace is None
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    return str(trace.tb_frame.f_globals.get("__name__")).startswith("pyroplug.")
 
 
 def _isolated(hook: Callable[[Call, BaseException], None], call: Call, exc: BaseException) -> None:

@@ -20,7 +20,7 @@ from .settings import Schema, Setting, Settings, nearest
 from .stash import Stash
 from .types import TypeTable
 from .uri import URI
-from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, Frame, Message
+from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, INVOKE, Frame, Message, head
 
 if TYPE_CHECKING:
     from .connection import ServerConnection
@@ -300,6 +300,7 @@ class Kernel:
         plan = Plan(
             codecs={wire_id: codecs[name] for name, wire_id in ids.items()},
             names={wire_id: name for name, wire_id in ids.items()},
+            heads={head(INVOKE, wire_id): wire_id for wire_id in ids.values()},
             limits=Limits(
                 max_message_size=settings.MAX_MESSAGE_SIZE,
                 max_handshake_size=min(settings.MAX_HANDSHAKE_SIZE, settings.MAX_MESSAGE_SIZE),

@@ -115,6 +115,8 @@ class Plan:
     """How an exception travels that cannot be encoded, and why it cannot."""
     from_dict: Callable[[Mapping[str, Any]], Any]
     """The object that a tagged dict stands for."""
+    heads: Mapping[bytes, int] = field(default_factory=dict)
+    """The first bytes of plain requests to the wire id of their serializer."""
     inflaters: Mapping[int, Inflater] = field(default_factory=dict)
     before_send: tuple[Callable[[Call], None], ...] = ()
     after_reply: tuple[Callable[[Call], None], ...] = ()

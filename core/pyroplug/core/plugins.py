@@ -148,7 +148,7 @@ class Catalog:
 
     def with_objects(self, plugins: Iterable[Any]) -> Catalog:
         """The same, and plugins given as objects, which win over installed ones of the same name."""
-        given = {}
+        given: dict[str, Found] = {}
         for plugin in plugins:
             info = getattr(plugin, "PLUGIN", None)
             if not isinstance(info, PluginInfo):

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .connection import ClientConnection
 from .errors import CommunicationError, ConnectionClosedError, PyroError, SerializeError
@@ -26,6 +26,9 @@ log = logging.getLogger("pyroplug.proxy")
 
 RECONNECT_DELAY = 2.0
 """Seconds between the tries of ``_pyroReconnect`` (as in Pyro)."""
+
+MAX_INTERFACES = 1000
+"""How many classes made for remote interfaces are kept in one kernel."""
 
 # names that the interpreter, inspect, copy, numpy and others look for on any object they meet: never worth
 # a connection, and answering them would let a server take part in what happens in this process
@@ -55,6 +58,26 @@ class ProxyAdditions:
         """``proxy._pyroName`` begins as what ``attributes["_pyroName"]()`` returns, and goes with copies."""
         self.on_release: list[Callable[[ProxyBase], None]] = []
         """Called when a proxy has closed its connection because it was told to."""
+        self._interfaces: dict[tuple[type, frozenset[str]], type] = {}
+
+    def interface(self, cls: type, methods: frozenset[str]) -> type:
+        """``cls`` with the methods of a remote interface as attributes, made once for each interface.
+
+        A name that a class has is found much faster than one that ``__getattr__`` has to be asked for.
+        """
+        key = (cls, methods)
+        made = self._interfaces.get(key)
+        if made is None:
+            members: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_pyroOwnClass": cls}
+            for name in methods:
+                if not any(name in vars(base) for base in cls.__mro__):  # what a class has by itself stays local
+                    members[name] = property(functools.partial(RemoteMethod, _call, name))
+            made = type(cls.__name__, (cls,), members)
+            made.__qualname__ = cls.__qualname__
+            if len(self._interfaces) >= MAX_INTERFACES:
+                self._interfaces.clear()
+            self._interfaces[key] = made
+        return made
 
 
 class ClientRuntime(Protocol):
@@ -121,17 +144,32 @@ class ClientRuntime(Protocol):
         ...
 
 
-class RemoteMethod:
-    """A method of a remote object; calling it makes the call."""
+def _call(name: str, proxy: ProxyBase, /, *args: Any, **kwargs: Any) -> Any:
+    return proxy._pyroInvoke(name, args, kwargs)
 
-    __slots__ = ("_name", "_proxy")
 
-    def __init__(self, proxy: ProxyBase, name: str) -> None:
-        self._proxy = proxy
-        self._name = name
+class RemoteMethod(functools.partial[Any]):
+    """A method of a remote object; calling it makes the call.
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._proxy._pyroInvoke(self._name, args, kwargs)
+    It is a :func:`functools.partial` so that making and calling one needs no code in Python.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, proxy: ProxyBase, name: str) -> RemoteMethod:
+        """The method ``name`` of the proxy's object."""
+        return cls(_call, name, proxy)
+
+    @property
+    def _name(self) -> str:
+        name: str = self.args[0]
+        return name
+
+    @property
+    def _proxy(self) -> ProxyBase:
+        proxy: ProxyBase = self.args[1]
+        return proxy
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -167,6 +205,8 @@ class ProxyBase:
     ``_pyroOneway`` (names of methods whose replies nobody wants) may be set too.
     """
 
+    _pyroOwnClass: ClassVar[type | None] = None
+    """The class a proxy was made of, once it has the methods of its remote interface."""
     # on the class: what holds for an object whose __init__ did not get that far
     _pyroConnection: ClientConnection | None = None
     _pyroMethods: Set[str] = frozenset()
@@ -227,7 +267,7 @@ class ProxyBase:
     def __getattr__(self, name: str) -> Any:
         # only for names that are no attributes of this object
         if name in self._pyroMethods:
-            return RemoteMethod(self, name)
+            return RemoteMethod.of(self, name)
         return self._pyroMember(name)
 
     def _pyroMember(self, name: str) -> Any:
@@ -240,7 +280,7 @@ class ProxyBase:
         if name in self._pyroAttrs:
             return self._pyroInvoke("__getattr__", (name,), {})
         if name in self._pyroMethods or not self._pyroMetadataKnown:
-            return RemoteMethod(self, name)
+            return RemoteMethod.of(self, name)
         raise AttributeError(f"remote object '{self._pyroUri}' has no exposed attribute or method '{name}'")
 
     def _pyroAddition(self, name: str) -> Any:
@@ -277,15 +317,16 @@ class ProxyBase:
         :raises CommunicationError: the connection failed; it is closed, the next call opens a new one
         """
         connection: ClientConnection | None = None
-        with self._pyroLock:
+        state = self.__dict__  # attributes of an object with __getattr__ are slow to look up
+        with state["_pyroLock"]:
             try:
-                connection = self._pyroConnection
+                connection = state["_pyroConnection"]
                 if connection is None:
                     connection = self._pyroConnect()
-                if methodname in self._pyroOneway:
+                if methodname in state["_pyroOneway"]:
                     flags |= FLAG_ONEWAY
                 return connection.call(
-                    objectId or connection.objectId, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
+                    objectId or connection.objectId, methodname, vargs, kwargs, flags, state["_pyroRawWireResponse"]
                 )
             except BaseException as exc:
                 # a connection that stopped in the middle of a call is of no more use
@@ -462,6 +503,8 @@ class ProxyBase:
                 if key not in _MEMBER_KINDS and isinstance(names, (set, frozenset, list, tuple))
             },
         )
+        own = self._pyroOwnClass or type(self)
+        self.__class__ = self._pyroKernel.additions.interface(own, frozenset(self._pyroMethods))
         if not self._pyroMethods and not self._pyroAttrs:
             raise PyroError("remote object doesn't expose any methods or attributes. Did you forget @expose on them?")
 
@@ -644,7 +687,7 @@ class ProxyBase:
         )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return (_new_proxy, (type(self),), self.__getstate__())
+        return (_new_proxy, (self._pyroOwnClass or type(self),), self.__getstate__())
 
 
 def _new_proxy(cls: type[ProxyBase]) -> ProxyBase:

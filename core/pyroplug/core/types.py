@@ -150,9 +150,7 @@ class TypeTable:
         self._lock = threading.Lock()
         self._base = base
         # never changed in place, so that readers need no lock
-        self._to_dict: dict[type, ToDict] = (
-            {} if base else {URI: _uri_to_dict, ExceptionWrapper: self._wrapper_to_dict}
-        )
+        self._to_dict: dict[type, ToDict] = {} if base else {URI: _uri_to_dict, ExceptionWrapper: self._wrapper_to_dict}
         self._from_dict: dict[str, FromDict] = {}
         self._replacements: dict[type, ToDict] = {}
         self._exceptions: tuple[Mapping[type, str], Mapping[str, type[Exception]]] = ({}, {})

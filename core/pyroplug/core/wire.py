@@ -29,6 +29,8 @@ __all__ = [
     "FLAG_ONEWAY",
     "HEADER_SIZE",
     "INVOKE",
+    "IN_PLACE",
+    "MAGIC",
     "MARSHAL_ID",
     "NO_CORRELATION",
     "PING",
@@ -41,12 +43,15 @@ __all__ = [
     "decode_annotations",
     "encode",
     "encode_annotations",
+    "head",
     "marshalled_text",
-    "names_of",
     "message_size",
+    "names_of",
+    "pack_plain",
     "read_marshalled_text",
     "send_all",
     "sniff_version",
+    "unpack_plain",
 ]
 
 PROTOCOL_VERSION = 502
@@ -71,20 +76,33 @@ EXTENSIONS = "PLUG"
 """The annotation of CONNECT that offers protocol extensions, and of CONNECTOK that accepts some of them."""
 
 _TAG = b"PYRO"
-_MAGIC = 0x4DC5
+MAGIC = 0x4DC5
 _HEADER = struct.Struct("!4sHBBHHII16sHH")
 _CHUNK = struct.Struct("!4sI")
+# the header of a message that has no flags, annotations or correlation id; the first 8 bytes are one value,
+# because tag, version, type and serializer of such messages never change on a connection
+_PLAIN = struct.Struct("!8sxxHI22xH")
+_PLAIN_READ = struct.Struct("!8sHHII18xH")
+pack_plain = _PLAIN.pack
+"""``pack_plain(head, seq, payload_length, MAGIC)``: the header of a plain message."""
+unpack_plain = _PLAIN_READ.unpack_from
+"""``head, flags, seq, payload_length, annotations_length, magic`` from the first 40 bytes of a buffer."""
 _pack_header = _HEADER.pack
 _unpack_header = _HEADER.unpack_from
 _new_tuple = tuple.__new__
 
-_IN_PLACE = 64 * 1024
+IN_PLACE = 64 * 1024
 """From this size on (bytes) a body is received into a buffer of its own, and sent without joining."""
 _FIRST_STEP = 1024 * 1024
 """A body's buffer starts with at most this (bytes) and doubles: memory follows what came, not what was announced."""
 
 Message = Union[bytes, "tuple[Buffer, ...]"]
 """What is to be sent: one piece, or several for messages with a large payload."""
+
+
+def head(kind: int, serializer_id: int) -> bytes:
+    """The first 8 bytes of messages of that type and serializer."""
+    return _HEADER.pack(_TAG, PROTOCOL_VERSION, kind, serializer_id, 0, 0, 0, 0, NO_CORRELATION, 0, MAGIC)[:8]
 
 
 class Frame(NamedTuple):
@@ -133,9 +151,9 @@ def encode(
     if max_size and size > max_size:
         raise MessageTooLargeError(f"message too large ({size}, max={max_size})", size, max_size)
     header = _pack_header(
-        _TAG, PROTOCOL_VERSION, kind, serializer_id, flags, seq, len(payload), len(chunks), correlation, 0, _MAGIC
+        _TAG, PROTOCOL_VERSION, kind, serializer_id, flags, seq, len(payload), len(chunks), correlation, 0, MAGIC
     )
-    if size < _IN_PLACE:
+    if size < IN_PLACE:
         return header + chunks + payload
     return (header + chunks, payload)
 
@@ -278,7 +296,7 @@ class FrameReader:
                 _check_start(data, pos)
             return None
         tag, version, kind, serializer, flags, seq, length, chunks, correlation, _, magic = _unpack_header(data, pos)
-        if tag != _TAG or version != PROTOCOL_VERSION or magic != _MAGIC:
+        if tag != _TAG or version != PROTOCOL_VERSION or magic != MAGIC:
             _check_start(data, pos)
             raise RemoteProtocolError("invalid message or protocol version")
         size = chunks + length
@@ -309,7 +327,7 @@ class FrameReader:
 
     def _take_body(self, size: int) -> bytes | None:
         if self._body is None:
-            if size < _IN_PLACE:
+            if size < IN_PLACE:
                 return None
             # just the header stays in _data until the body is complete
             came = self._data[self._pos + HEADER_SIZE :]

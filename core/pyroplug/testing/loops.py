@@ -15,8 +15,6 @@ pytest runs the inherited tests, each over the transports in :attr:`~ServerLoopC
 Every wait is bounded by :data:`~pyroplug.testing.kernels.PATIENCE`.
 """
 
-# ruff: noqa: D102 - the name of a test says what it is about
-
 from __future__ import annotations
 
 import contextlib
@@ -454,9 +452,8 @@ class ServerLoopConformance:
             other.register(Workpiece(), "other")
             try:
                 served.daemon.combine(other)
-            except TypeError as exc:
-                assert "combine" in str(exc)
-                return
+            except TypeError:
+                return  # anything else is no answer
             served.start()
             with other.proxyFor("other") as proxy:
                 assert proxy.echo(1) == 1

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from pyroplug.core.daemon import Daemon
+from pyroplug.core.errors import DaemonError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import Members
@@ -70,8 +71,14 @@ def pyro_describe(cls: type, members: Members, kernel: Kernel) -> None:
     def replace(obj: Any) -> Any:
         if kernel.settings.AUTOPROXY:
             for daemon in kernel.stash[_EXPORTERS].daemons:
-                if daemon._registry.id_of(obj) is not None:
-                    return daemon.proxyFor(obj)
+                object_id = daemon._registry.id_of(obj)
+                entry = daemon._registry.objects.get(object_id) if object_id is not None else None
+                if entry is not None:
+                    entry.touch()  # a lease begins anew for whoever gets the proxy
+                    try:
+                        return daemon.proxyFor(entry.object_id)
+                    except DaemonError:  # unregistered this moment
+                        continue
         return NOT_REPLACED
 
     kernel.types.register_replacement(cls, replace)

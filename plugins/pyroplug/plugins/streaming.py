@@ -116,6 +116,8 @@ class Stream:
         self._change = threading.Condition()
         self._running = False
         self._doomed = False
+        self.finished = False
+        """The end has been sent."""
         self._ready: deque[_Item] = deque()
         """made, and not sent yet"""
         self._sent: list[_Item] = []
@@ -131,8 +133,8 @@ class Stream:
 
         :raises StopIteration: there are no more
         """
-        self._claim()
-        try:
+        with self._change:
+            self._wait()
             self._position += len(self._sent) + 1
             self._sent.clear()
             if self._ready:
@@ -140,12 +142,14 @@ class Stream:
                 if item.error is not None:
                     raise item.error
                 return item.value
-            if self._iterator is not None:
-                try:
-                    return next(self._iterator)
-                except BaseException as exc:  # code of the program
-                    self._ended(exc)
-            raise self._outcome()
+            if self._iterator is None:
+                raise self._outcome()
+            self._running = True
+        try:
+            return next(self._iterator)
+        except BaseException as exc:  # code of the program
+            self._ended(exc)
+            raise self._outcome() from None
         finally:
             self._release()
 
@@ -155,32 +159,36 @@ class Stream:
         :param position: how many items the client has got so far
         :param ahead: the threads that may be used for what takes longer
         """
-        self._claim()
-        mine = True
-        try:
+        with self._change:
             self._acknowledge(position)
-            if not self._ready and self._ending is None:
+            self._wait()
+            produce = not self._ready and self._iterator is not None
+            self._running |= produce
+        elsewhere = False
+        if produce:
+            try:
                 if count > 1 and ahead is not None and not self._never_waits:
                     # the generator is to see the call that it runs for
                     context = contextvars.copy_context()
-                    mine = not ahead.start(lambda: self._run_ahead(context, call, count, seconds))
-                if mine:
+                    elsewhere = ahead.start(lambda: self._run_ahead(context, call, count, seconds))
+                if not elsewhere:
                     self._produce(call, count if self._never_waits else 1, seconds)
-        finally:
-            if mine:
-                self._release()
+            finally:
+                if not elsewhere:
+                    self._release()
         with self._change:
-            # what takes its time is not waited for when there is anything to send
-            if not mine and not self._change.wait_for(lambda: not self._running, seconds):
-                self._change.wait_for(lambda: self._ready or not self._running)
+            if elsewhere:  # it may take its time; after that it is not waited for if there is anything to send
+                self._change.wait_for(lambda: not self._running or self._doomed, seconds)
+            self._wait()
+            # somebody whose client has given up may have taken some meanwhile
+            self._acknowledge(position)
             return self._take(call, count)
 
-    def _claim(self) -> None:
-        with self._change:
-            self._change.wait_for(lambda: not self._running)
-            if self._doomed:
-                raise PyroError(TERMINATED)
-            self._running = True
+    def _wait(self) -> None:
+        """Wait until there are items, or the iterator may be run; called with ``_change`` held."""
+        self._change.wait_for(lambda: self._ready or not self._running or self._doomed)
+        if self._doomed:
+            raise PyroError(TERMINATED)
 
     def _release(self) -> None:
         with self._change:
@@ -268,7 +276,7 @@ class Stream:
             if value is not None:
                 bodies.append(call.plan.codecs[call.serializer_id].dumps(value))
                 state = _END_WITH_VALUE
-            self._doomed = True
+            self.finished = True  # but the client may have to ask once more
         elif not bodies:
             raise self._outcome()
         sizes = struct.pack(f"!{len(bodies)}I", *map(len, bodies))
@@ -297,6 +305,7 @@ class Stream:
         with self._change:
             self._doomed = True
             if self._running:
+                self._change.notify_all()
                 return  # whoever runs it comes here afterwards
             iterator, self._iterator = self._iterator, None
             self._ready.clear()
@@ -384,6 +393,18 @@ class Streams:
             return True
         return stream.lingers_until is not None and now >= stream.lingers_until
 
+    def finish(self, stream: Stream) -> None:
+        """Keep a stream whose end has been sent as long as the client may have lost that on the way."""
+        linger = self._settings.ITER_STREAM_LINGER
+        if linger <= 0:
+            self.drop(stream.id)
+            return
+        with self._lock:
+            if stream.session is not None:
+                stream.session.streams.pop(stream.id, None)
+            stream.session = None
+            stream.lingers_until = time.monotonic() + linger
+
     def drop(self, stream_id: str) -> None:
         """End a stream; unknown ones are ignored."""
         with self._lock:
@@ -428,7 +449,9 @@ class Streams:
         self._ahead.close(timeout)
 
     def __len__(self) -> int:
-        return len(self._streams)
+        """How many are open."""
+        with self._lock:
+            return sum(1 for stream in self._streams.values() if not stream.finished)
 
 
 STREAMS = StashKey[Streams]()
@@ -537,6 +560,8 @@ class StreamMethods:
         finally:
             if stream.over:
                 streams.drop(streamId)
+            elif stream.finished:
+                streams.finish(stream)
 
     def close_stream(self, streamId: str) -> None:
         """Forget a stream."""
@@ -673,7 +698,7 @@ class RemoteIterator(Iterator[Any]):
                 lost = connection is None or connection.busy
                 if lost:
                     proxy._pyroDrop()
-                else:
+                elif str(exc) != TERMINATED:
                     self._failed = True
                 if not lost or not isinstance(exc, CommunicationError):
                     raise

@@ -42,6 +42,10 @@ __all__ = ["PLUGIN", "MsgpackSerializer", "pyro_serializers"]
 
 PLUGIN = PluginInfo("msgpack", "serializer msgpack: fast and binary")
 
+_TAG = b"__class__"
+_UNDERSCORE = 0x5F
+"""A single byte is found much faster than several; and never ask for those with "in", which makes an exception."""
+
 _OPENERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 """First bytes of maps and arrays; inside texts and numbers they mean something else."""
 
@@ -68,9 +72,11 @@ class _MsgpackCodec:
                 raise too_deep(self._limit) from err
             raise failed("encode", "msgpack", err) from err
         size = len(data)
-        if size <= LARGE:
-            self._packers.append(packer)  # (one with a large buffer would keep it)
-            if size > self._limit and self._suspicious(data):
+        if size <= self._limit:  # too short to be nested too deeply
+            self._packers.append(packer)
+        elif size <= LARGE:  # (a packer with a large buffer would keep it)
+            self._packers.append(packer)
+            if self._suspicious(data):
                 check_depth(msgpack.unpackb(data, strict_map_key=False), self._limit)
         return data
 
@@ -83,6 +89,8 @@ class _MsgpackCodec:
         except Exception as err:  # the library documents that anything can come out for invalid data
             raise self._refused(err) from err
         size = len(data)
+        if size <= self._limit and type(data) is bytes and (_UNDERSCORE not in data or data.find(_TAG) < 0):
+            return value  # most are: small, and plain
         if size > self._limit and size <= LARGE and self._suspicious(data):
             check_depth(value, self._limit)
         # searching megabytes takes longer than looking at what came out
@@ -99,8 +107,18 @@ class _MsgpackCodec:
             raise SerializeError("invalid msgpack request: expected an array of 4")
         object_id, method, args, kwargs = value
         size = len(data)
-        if size > self._limit and size <= LARGE and self._suspicious(data):
-            check_depth(value, self._limit)
+        if size > self._limit:
+            if size <= LARGE and self._suspicious(data):
+                check_depth(value, self._limit)
+        elif (
+            type(data) is bytes
+            and (_UNDERSCORE not in data or data.find(_TAG) < 0)
+            and type(object_id) is str
+            and type(method) is str
+            and type(args) is list
+            and type(kwargs) is dict
+        ):
+            return object_id, method, args, kwargs
         if (size <= LARGE or not (plain(args) and plain(kwargs))) and has_tags(data):
             args = self._types.recreate(args, self._limit, inner_first=True)
             kwargs = self._types.recreate(kwargs, self._limit, inner_first=True)

@@ -139,6 +139,10 @@ class _Writer:
         if kind is tuple:
             return f"({self._items(value, left - 1)}{',' if len(value) == 1 else ''})"
         if kind is set or kind is frozenset:
+            if (kind is frozenset or not value) and self._types.has_replacements:  # these would not arrive as they are
+                other = self._types.replace(value)
+                if other is not NOT_REPLACED:
+                    return self._replaced(other, left)
             return self._set(value, left - 1)
         return self._other(value, left)
 

@@ -15,6 +15,7 @@ import json
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -409,6 +410,81 @@ def reconnecting(peer: Peer) -> Any:
     proxy._pyroRelease()
     results.append(proxy.add(2))
     return results
+
+
+# ------------------------------------------------------------------------ streams, batches, blobs
+@check
+def stream(peer: Peer) -> Any:
+    proxy = peer.proxy()
+    return [list(proxy.gen(5)), list(proxy.gen(0)), proxy.add(1)]
+
+
+@check
+def stream_that_fails(peer: Peer) -> Any:
+    items = []
+    try:
+        for item in peer.proxy().gen_fail():
+            items.append(item)
+    except ValueError as error:
+        return [items, str(error)]
+
+
+@check
+def streams_at_the_same_time(peer: Peer) -> Any:
+    proxy = peer.proxy()
+    return [list(pair) for pair in zip(proxy.gen(3), proxy.gen(3))]  # noqa: B905 - the older Pythons too
+
+
+@check
+def stream_closed_early(peer: Peer) -> Any:
+    proxy = peer.proxy()
+    items = proxy.gen(1_000_000)
+    first = next(items)
+    stream_id = items.streamId
+    items.close()  # a oneway call: some time later it is done
+    daemon = peer.proxy("Pyro.Daemon")
+    deadline = time.monotonic() + peer.patience
+    while time.monotonic() < deadline:
+        try:
+            daemon.get_next_stream_item(stream_id)
+        except Pyro5.errors.PyroError as error:
+            return [first, str(error), proxy.add(1)]
+    return "the stream is still there"
+
+
+@check
+def batch(peer: Peer) -> Any:
+    calls: Any = Pyro5.api.BatchProxy(peer.proxy())
+    calls.add(1, 2)
+    calls.kwargs("z", k=1)
+    return list(calls())
+
+
+@check
+def batch_that_fails(peer: Peer) -> Any:
+    calls: Any = Pyro5.api.BatchProxy(peer.proxy())
+    calls.add(1, 2)
+    calls.boom()
+    calls.add(3, 4)
+    results = []
+    try:
+        for result in calls():
+            results.append(result)
+    except ZeroDivisionError as error:
+        return [results, str(error), any("1 / 0" in line for line in vars(error)["_pyroTraceback"])]
+
+
+@check
+def batch_oneway(peer: Peer) -> Any:
+    proxy = peer.proxy()
+    calls: Any = Pyro5.api.BatchProxy(proxy)
+    calls.fire(5)
+    return [calls(oneway=True), proxy.fired(peer.patience)]
+
+
+@check
+def blob(peer: Peer) -> Any:
+    return peer.proxy().blob(Pyro5.api.SerializedBlob("info-tag", [1, "two"]))
 
 
 # ------------------------------------------------------------------------ running them

@@ -136,6 +136,16 @@ class Demo:
             "seq": context.seq,
         }
 
+    def gen(self, count: Any) -> Any:
+        yield from range(count)
+
+    def gen_fail(self) -> Any:
+        yield 1
+        raise ValueError("on purpose")
+
+    def blob(self, blob: Any) -> Any:
+        return [blob.info, blob.deserialized()]
+
     def compress(self, on: Any) -> Any:
         Pyro5.config.COMPRESSION = on
 

@@ -127,6 +127,20 @@ def _tls_send(sock: Any) -> _Send:
     return send
 
 
+def _nothing_pending() -> int:
+    return 0
+
+
+def _tls_pending(sock: Any) -> _Fileno:
+    def pending() -> int:
+        try:
+            return int(sock.pending())
+        except (OSError, ValueError):  # closed
+            return 0
+
+    return pending
+
+
 class SocketStream:
     """A connected socket as a :class:`~pyroplug.core.interfaces.Stream`; it owns the socket.
 
@@ -146,6 +160,7 @@ class SocketStream:
         "_peer",
         "_pid",
         "fileno",
+        "pending",
         "recv_into",
         "send",
         "settimeout",
@@ -154,6 +169,7 @@ class SocketStream:
 
     sock: socket.socket
     fileno: _Fileno
+    pending: _Fileno
     recv_into: _RecvInto
     send: _Send
     settimeout: _SetTimeout
@@ -170,7 +186,9 @@ class SocketStream:
         if hasattr(sock, "pending"):
             self.recv_into = _tls_recv_into(sock)
             self.send = _tls_send(sock)
+            self.pending = _tls_pending(sock)
         else:
+            self.pending = _nothing_pending
             self.recv_into = sock.recv_into
             self.send = sock.send
         self._address = address
@@ -193,13 +211,6 @@ class SocketStream:
         """The socket's method to send several buffers at once; None where there is none (Windows, TLS)."""
         # made on demand: few connections use it, and thousands may be idle
         return None if hasattr(self.sock, "pending") else getattr(self.sock, "sendmsg", None)
-
-    def pending(self) -> int:
-        """Bytes inside the TLS layer; 0 for plain sockets and closed ones."""
-        try:
-            return int(self.sock.pending())  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        except (AttributeError, OSError, ValueError):
-            return 0
 
     @property
     def peer(self) -> str:

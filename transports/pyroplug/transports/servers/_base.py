@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyroplug.core.call import current_call
-from pyroplug.core.connection import ServerConnection, State
+from pyroplug.core.connection import ServerConnection, State, Task
 from pyroplug.core.errors import CommunicationError
 from pyroplug.core.interfaces import Acceptor, Listener, Stream
 from pyroplug.core.settings import Settings
@@ -32,9 +32,9 @@ RECEIVE_SIZE = 256 * 1024
 """Bytes received at once, into a buffer that one turning thread uses for all connections."""
 SWEEP_INTERVAL = 1.0
 """Seconds between looks at deadlines other than those of handshakes."""
-ACCEPTS_AT_ONCE = 64
-"""How many clients are let in before those already there get their turn again."""
-READ, WRITE = 1, 2
+POLLED_AT_ONCE = 64
+"""How many ready clients one poll tells of; the others come first in the next."""
+READ, WRITE = 1, 4  # the values of EPOLLIN and EPOLLOUT, so that nothing has to be translated
 
 
 class Source:
@@ -91,7 +91,8 @@ class EpollPoller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._sources: dict[int, Source] = {}
+        self.sources: dict[int, Source] = {}
+        """What is polled, by descriptor."""
 
     def set(self, source: Source, interest: int) -> None:
         """Poll the source for READ, WRITE, both, or (0) not at all.  From any thread."""
@@ -101,24 +102,20 @@ class EpollPoller:
             if not interest:
                 if source.interest:
                     self._epoll.unregister(source.fd)
-                    self._sources.pop(source.fd, None)
+                    self.sources.pop(source.fd, None)
             elif source.interest:
                 self._epoll.modify(source.fd, mask)
             else:
-                self._sources[source.fd] = source
+                self.sources[source.fd] = source
                 self._epoll.register(source.fd, mask)
         source.interest = interest
 
-    def poll(self, timeout: float | None) -> list[tuple[Source, int]]:
-        """What is ready, waiting up to ``timeout`` seconds (None: for ever)."""
-        sources = self._sources
-        ready = []
-        for fd, mask in self._epoll.poll(-1 if timeout is None else timeout):
-            source = sources.get(fd)
-            if source is not None:
-                # errors and hang-ups count as readable: receiving then tells what it is
-                ready.append((source, (READ if mask & ~select.EPOLLOUT else 0) | (WRITE if mask & 4 else 0)))
-        return ready
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """What is ready, waiting up to ``timeout`` seconds: descriptors, each with READ, WRITE or other bits.
+
+        Other bits are errors and hang-ups, and count as READ: receiving then tells what it is.
+        """
+        return self._epoll.poll(timeout, POLLED_AT_ONCE)
 
     def close(self) -> None:
         """Release the descriptor."""
@@ -131,6 +128,7 @@ class SelectorPoller:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
+        self.sources: dict[int, Source] = {}
         self._changes: deque[tuple[Source, int]] = deque()
         self._turning = False
         self.wake: Callable[[], None] = lambda: None
@@ -150,14 +148,16 @@ class SelectorPoller:
         with contextlib.suppress(OSError, ValueError, KeyError):
             if not interest:
                 if source.interest:
+                    self.sources.pop(source.fd, None)
                     self._selector.unregister(source.fd)
             elif source.interest:
                 self._selector.modify(source.fd, mask, source)
             else:
+                self.sources[source.fd] = source
                 self._selector.register(source.fd, mask, source)
         source.interest = interest
 
-    def poll(self, timeout: float | None) -> list[tuple[Source, int]]:
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
         """As in EpollPoller."""
         with self._lock:
             self._turning = True
@@ -169,7 +169,7 @@ class SelectorPoller:
                 while self._changes:
                     self._apply(*self._changes.popleft())
         return [
-            (key.data, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
+            (key.fd, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
             for key, mask in ready
         ]
 
@@ -214,7 +214,7 @@ class BaseLoop:
         self._poller = Poller()
         self._waker = _Waker()
         self._poller.set(self._waker, READ)
-        self._buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self._view = memoryview(bytearray(RECEIVE_SIZE))
         self._links: dict[int, Link] = {}
         self._greeting: deque[Link] = deque()  # in the order of their handshake deadlines
         self._listeners: list[ListenerSource] = []
@@ -271,20 +271,25 @@ class BaseLoop:
         self._waker.wake()
 
     # ----------------------------------------------------------------- turning
-    def _turn(self, timeout: float | None) -> None:
+    def _turn(self, timeout: float) -> None:
         """One round: poll, handle what is ready, look after deadlines.
 
         Where ``_epoch`` changes, another thread has taken over: it polls now, and finds the rest.
         """
         epoch = self._epoch
-        for source, mask in self._poller.poll(self._shorter(timeout)):
+        sources = self._poller.sources
+        for fd, mask in self._poller.poll(self._shorter(timeout) if self._greeting else timeout):
+            source = sources.get(fd)
             if type(source) is Link:
                 try:
-                    self._ready(source, mask)
+                    if mask == READ and not source.busy:
+                        self._receive(source)
+                    else:
+                        self._ready(source, mask)
                 except Exception as exc:  # a mistake of ours must not cost the other clients
                     log.exception("%s: unexpected error, closing", source.connection.peer)
                     self._close(source, exc)
-            else:
+            elif source is not None:
                 self._ready_other(source)
             if self._epoch != epoch:
                 return
@@ -305,14 +310,11 @@ class BaseLoop:
             except Exception:  # code of the program
                 log.exception("the combined %r failed", source.sock)
 
-    def _shorter(self, timeout: float | None) -> float | None:
-        limit = SWEEP_INTERVAL if timeout is None else timeout
-        if self._greeting:
-            deadline = self._greeting[0].connection.deadline
-            if deadline is None:
-                return 0.0  # the sweep removes it
-            limit = min(limit, max(0.0, deadline - time.monotonic()))
-        return limit
+    def _shorter(self, timeout: float) -> float:
+        deadline = self._greeting[0].connection.deadline
+        if deadline is None:
+            return 0.0  # the sweep removes it
+        return min(timeout, max(0.0, deadline - time.monotonic()))
 
     def _ask(self, request: Callable[[], None]) -> None:
         """Have something done by the turning thread."""
@@ -321,23 +323,24 @@ class BaseLoop:
 
     # ----------------------------------------------------------------- clients come
     def _accept(self, source: ListenerSource) -> None:
-        for count in range(ACCEPTS_AT_ONCE):
-            try:
-                stream = source.listener.accept()
-            except OSError as exc:
-                if not self._closed:
-                    log.warning("cannot accept connections any more: %s", exc)
-                self._poller.set(source, 0)
-                return
-            if stream is None:
-                source.failures = source.failures + 1 if count == 0 else 0
-                if source.failures >= 10:
-                    # ready, but nothing to accept (out of descriptors): do not spin, look again later
-                    self._poller.set(source, 0)
-                    self._paused.append(source)
-                return
+        # one at a time: those already there get their turn, and asking until nobody is left costs a system call
+        try:
+            stream = source.listener.accept()
+        except OSError as exc:
+            if not self._closed:
+                log.warning("cannot accept connections any more: %s", exc)
+            self._poller.set(source, 0)
+            return
+        if stream is not None:
             source.failures = 0
             self._admit(stream, source.acceptor)
+            return
+        source.failures += 1
+        if source.failures >= 10:
+            # ready, but nothing to accept (out of descriptors): do not spin, look again later
+            source.failures = 0
+            self._poller.set(source, 0)
+            self._paused.append(source)
 
     def _admit(self, stream: Stream, acceptor: Acceptor, *, given: bool = False) -> None:
         try:
@@ -384,30 +387,37 @@ class BaseLoop:
 
     def _receive(self, link: Link) -> None:
         connection = link.connection
-        reader = connection.reader
         stream = link.stream
         link.active = True
         try:
-            while True:
-                target = reader.writable()
-                if target is None:
-                    count = stream.recv_into(self._buffer)
-                    if count:
-                        connection.receive(bytes(self._buffer[:count]))
-                else:
-                    count = stream.recv_into(target)
-                    reader.wrote(count)
-                if not count:
-                    self._close(link, None)
-                    return
-                if not stream.pending():
-                    break
+            target = connection.reader.writable()
+            if target is None:
+                count = stream.recv_into(self._view)
+                if count and not stream.pending():
+                    task = connection.take(self._view, count)
+                    if task is not None:
+                        self._work_on(link, task)
+                        return
+                connection.receive(self._view[:count].tobytes())
+            else:
+                count = stream.recv_into(target)
+                connection.reader.wrote(count)
+            while count and stream.pending():
+                count = stream.recv_into(self._view)
+                connection.receive(self._view[:count].tobytes())
         except BlockingIOError:
-            pass
+            return
         except OSError as exc:
             self._close(link, exc)
             return
-        self._work(link)
+        if count:
+            self._work(link)
+        else:
+            self._close(link, None)
+
+    def _work_on(self, link: Link, task: Task) -> None:
+        """Run a task behind which nothing else waits."""
+        raise NotImplementedError
 
     def _work(self, link: Link) -> None:
         """Run what a link's connection has to do."""

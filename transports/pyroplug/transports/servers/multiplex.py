@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pyroplug.core.connection import Task
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
 from pyroplug.core.plugins import PluginInfo
@@ -57,21 +58,13 @@ class MultiplexLoop(BaseLoop):
         finally:
             self._turning_thread = None
 
-    def _work(self, link: Link) -> None:
-        connection = link.connection
+    def _work_on(self, link: Link, task: Task) -> None:
         link.busy = True
         interrupted = False
         try:
-            while True:
-                task = connection.next_task()
-                if task is None:
-                    if connection.closing:
-                        self._close(link, None)
-                    break
-                message = task.run()
-                interrupted = isinstance(getattr(task, "error", None), KeyboardInterrupt)
-                if not self._deliver(link, message) or interrupted:
-                    break
+            message = task.run()
+            interrupted = isinstance(getattr(task, "error", None), KeyboardInterrupt)
+            self._deliver(link, message)
         finally:
             link.busy = False
         if link.out and link.fd in self._links:
@@ -79,6 +72,18 @@ class MultiplexLoop(BaseLoop):
         if interrupted and threading.current_thread() is threading.main_thread():
             # the caller was told; most likely it was Ctrl-C, and that is meant for this program
             raise KeyboardInterrupt
+
+    def _work(self, link: Link) -> None:
+        connection = link.connection
+        while link.out is None:
+            task = connection.next_task()
+            if task is None:
+                if connection.closing:
+                    self._close(link, None)
+                return
+            self._work_on(link, task)
+            if link.fd not in self._links:
+                return
 
     def _running(self, link: Link) -> bool:
         # a call that runs in this very thread asked for the end: it cannot be waited for

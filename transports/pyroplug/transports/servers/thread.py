@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyroplug.core.connection import Task
+from pyroplug.core.connection import State, Task
 from pyroplug.core.errors import OverloadError, PyroError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
@@ -27,7 +27,7 @@ from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Settings
 from pyroplug.core.wire import Message
 
-from ._base import READ, WRITE, BaseLoop, Link
+from ._base import READ, SWEEP_INTERVAL, WRITE, BaseLoop, Link
 
 __all__ = ["PLUGIN", "ThreadFactory", "ThreadLoop"]
 
@@ -192,7 +192,7 @@ class ThreadLoop(BaseLoop):
         epoch = self._epoch
         while self._epoch == epoch and not self._stop and not self._paused_run:
             try:
-                self._turn(None)
+                self._turn(SWEEP_INTERVAL)
             except Exception:
                 log.exception("the server loop met an unexpected error and goes on")
         with self._roles:
@@ -245,39 +245,53 @@ class ThreadLoop(BaseLoop):
             return True
 
     # ----------------------------------------------------------------- calls
+    def _work_on(self, link: Link, task: Task) -> None:
+        link.busy = True
+        if self._run(link, task):
+            link.busy = False
+            if link.out:
+                self._flush(link)
+
     def _work(self, link: Link) -> None:
         connection = link.connection
-        lock = self._turn_lock
-        epoch = self._epoch
         link.busy = True
-        while True:
+        while link.out is None:
             task = connection.next_task()
             if task is None:
                 if connection.closing:
                     self._close(link, None)
                 break
-            if (self._busy >= self._pool_size or self._queue) and not task.quick:
-                message = self._enqueue(link, task)
-                if message is None:
-                    return  # the link stays busy: a worker has it now
-            else:
-                self._current = task
-                if self._napping:
-                    self._napping = False
-                    self._alarm.set()
-                message = task.run()
-                with lock:
-                    demoted = self._epoch != epoch
-                    if not demoted:  # otherwise it says what the new leader runs
-                        self._current = None
-                if demoted:
-                    self._finish(link, message)
-                    return
-            if not self._deliver(link, message):
+            if not self._run(link, task):
+                return
+            if connection.state is State.CLOSED:
                 break
         link.busy = False
         if link.out:
             self._flush(link)
+
+    def _run(self, link: Link, task: Task) -> bool:
+        """Run a task in place and send its reply; False when the link is in the hands of another thread now."""
+        message: Message | None
+        if (self._busy >= self._pool_size or self._queue) and not task.quick:
+            queued, message = self._enqueue(link, task)
+            if queued:
+                return False
+        else:
+            epoch = self._epoch
+            self._current = task
+            if self._napping:
+                self._napping = False
+                self._alarm.set()
+            message = task.run()
+            with self._turn_lock:
+                demoted = self._epoch != epoch
+                if not demoted:  # otherwise it says what the new leader runs
+                    self._current = None
+            if demoted:
+                self._finish(link, message)
+                return False
+        self._deliver(link, message)
+        return True
 
     def _close(self, link: Link, error: BaseException | None) -> None:
         if threading.current_thread() is not self._leader:
@@ -293,15 +307,15 @@ class ThreadLoop(BaseLoop):
                 if self._epoch == epoch:
                     self._current = None
 
-    def _enqueue(self, link: Link, task: Task) -> Message | None:
-        """Let a task wait for a worker, or get the reply that refuses it."""
+    def _enqueue(self, link: Link, task: Task) -> tuple[bool, Message | None]:
+        """Let a task wait for a worker (true), or get the reply that refuses it."""
         with self._roles:
             if len(self._queue) < self._queue_size:
                 self._queue.append((link, task))
                 self._roles.notify()
-                return None
+                return True, None
             waiting = len(self._queue)
-        return task.refuse(
+        return False, task.refuse(
             OverloadError(
                 f"server overloaded: {self._pool_size} calls running (THREADPOOL_SIZE), "
                 f"{waiting} waiting (CALL_QUEUE_SIZE)",
