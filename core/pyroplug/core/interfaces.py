@@ -69,36 +69,46 @@ class Serializer(Protocol):
 
     A complete plugin, one module named in the entry-point group ``pyroplug.plugins``::
 
-        from pyroplug.api import PluginInfo, hookimpl
+        import json
 
-        PLUGIN = PluginInfo("upper", "text only, in capitals")
+        from pyroplug.api import PluginInfo, SerializeError, hookimpl
+
+        PLUGIN = PluginInfo("tinyjson", "plain json, without classes")
 
 
-        class UpperCodec:
+        class TinyCodec:
             def dumps(self, value):
-                return str(value).upper().encode()
+                try:
+                    return json.dumps(value, default=list).encode()  # (list: for sets)
+                except (TypeError, ValueError) as error:
+                    raise SerializeError(f"tinyjson cannot carry this: {error}") from error
 
             def loads(self, data):
-                return bytes(data).decode()
+                try:
+                    return json.loads(bytes(data))
+                except (ValueError, RecursionError) as error:
+                    raise SerializeError(f"no valid tinyjson: {error}") from error
 
             def dumps_call(self, object_id, method, args, kwargs):
-                return repr((object_id, method, [str(a) for a in args])).encode()
+                return self.dumps([object_id, method, args, kwargs])
 
             def loads_call(self, data):
-                object_id, method, args = ast.literal_eval(bytes(data).decode())
-                return object_id, method, args, {}
+                match self.loads(data):
+                    case [str(object_id), str(method), list(args), dict() | None as kwargs]:
+                        return object_id, method, args, kwargs or {}
+                raise SerializeError("no valid tinyjson request")
 
 
-        class Upper:
-            name, wire_id, safe = "upper", 120, True
+        class TinyJson:
+            name, wire_id, safe = "tinyjson", 200, True
 
             def bind(self, types, settings):
-                return UpperCodec()
+                return TinyCodec()
 
 
         @hookimpl
         def pyro_serializers():
-            return [Upper()]
+            return [TinyJson()]
     """
 
     @property
@@ -108,7 +118,10 @@ class Serializer(Protocol):
 
     @property
     def wire_id(self) -> int:
-        """The number in the message header: 1..255, unique; 1-4 are Pyro5's, 42 is taken by ping."""
+        """The number in the message header: 1..255, unique.
+
+        1-4 are Pyro5's, 42 stands in pings, 100-127 are for serializers of this distribution.
+        """
         ...
 
     @property

@@ -214,13 +214,17 @@ class Kernel:
             if name in self.plugins.loaded:
                 return self.plugins.loaded[name]
             info = self.plugins.add(name)
-            declared = Schema()
-            self.plugins.call_one(name, "pyro_settings", schema=declared)
-            for setting in declared:
-                self.settings.declare(setting)
-            self._collect(name)
-            self.plugins.call_one(name, "pyro_types", types=self.types)
-            self.plugins.call_one(name, "pyro_configure", kernel=self)
+            try:
+                declared = Schema()
+                self.plugins.call_one(name, "pyro_settings", schema=declared)
+                for setting in declared:
+                    self.settings.declare(setting)
+                self._collect(name)
+                self.plugins.call_one(name, "pyro_types", types=self.types)
+                self.plugins.call_one(name, "pyro_configure", kernel=self)
+            except BaseException:
+                self.plugins.drop(name)  # half of a plugin is none: the next try shall meet the same error
+                raise
             self._codecs = None
             self._plans.clear()
             return info

@@ -226,6 +226,12 @@ class PluginSet:
         self.reasons.pop(name, None)
         return info
 
+    def drop(self, name: str) -> None:
+        """Take a plugin out again whose start failed."""
+        self.manager.unregister(name=name)
+        self.loaded.pop(name, None)
+        self.reasons[name] = "it could not be started"
+
     def call_one(self, name: str, hook: str, **arguments: Any) -> Any:
         """Call one plugin's implementation of a hook, if it has one (the kernel must know whose result it is)."""
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .errors import DaemonError
+from .errors import DaemonError, PluginConflict
 from .members import Members, is_private
 from .stash import Stash
 
@@ -160,7 +160,7 @@ class JoinedEntry(Entry):
             theirs = part.members
             taken = {*members.methods, *members.properties} & {*theirs.methods, *theirs.properties}
             if taken:
-                raise DaemonError(f"members offered twice for the object {object_id!r}: {', '.join(sorted(taken))}")
+                raise PluginConflict(f"members offered twice for the object {object_id!r}: {', '.join(sorted(taken))}")
             members.methods.update(part.members.methods)
             members.properties.update(part.members.properties)
             members.extra.update(part.members.extra)

@@ -115,7 +115,10 @@ class Setting:
                 return None
             raise self._refuse(value, where)
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise self._refuse(value, where) from None
         elif self.type is bool and isinstance(value, int) and value in (0, 1):
             value = bool(value)
         elif self.type in (list, set) and isinstance(value, (list, tuple, set, frozenset)):
@@ -248,6 +251,7 @@ class Settings:
     def _put(self, name: str, value: Any, origin: str) -> None:
         self._values[name] = value
         self._origins[name] = origin
+        self.__dict__[name] = value  # found at once; __getattr__ is for names that do not exist
         object.__setattr__(self, "version", self.version + 1)
 
     def __getattr__(self, name: str) -> Any:

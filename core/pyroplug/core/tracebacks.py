@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -25,22 +26,44 @@ def get_pyro_traceback(
     if ex_value is None:
         return []
     lines: list[str] = []
-    current: BaseException | None = ex_value
+    for one in _belonging(ex_value):
+        remote = getattr(one, "_pyroTraceback", None)
+        if isinstance(remote, str):
+            remote = remote.splitlines(keepends=True)
+        if remote and isinstance(remote, (list, tuple)):
+            lines.append(" +--- This exception occured remotely (Pyro) - Remote traceback:\n")
+            lines += [f" | {line}" if str(line).endswith("\n") else f" | {line}\n" for line in remote]
+            lines.append(" +--- End of remote traceback\n")
+    try:
+        local = traceback.format_exception(type(ex_value), ex_value, ex_tb or ex_value.__traceback__)
+    except Exception:  # code of the program in the exception's class
+        local = [f"{type(ex_value).__name__}: <text not available>\n"]
+    return [*local, *lines]
+
+
+def _belonging(error: BaseException) -> Iterator[BaseException]:
+    """An exception, those that led to it, and the members of groups; each once."""
+    waiting: list[BaseException] = [error]
     seen: set[int] = set()
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        remote = getattr(current, "_pyroTraceback", None)
-        if remote:
-            if isinstance(remote, str):
-                remote = remote.splitlines(keepends=True)
-            lines += [" +--- This exception occured remotely (Pyro) - Remote traceback:\n"]
-            lines += [f" | {line}" if line.endswith("\n") else f" | {line}\n" for line in remote]
-            lines += [" +--- End of remote traceback\n"]
-        current = current.__cause__ or current.__context__
-    local = traceback.format_exception(type(ex_value), ex_value, ex_tb or ex_value.__traceback__)
-    return [*local, *lines] if lines else local
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        members = getattr(one, "exceptions", ())
+        found = list(members) if isinstance(members, (list, tuple)) else []
+        before = one.__cause__ or one.__context__
+        waiting += [other for other in [*reversed(found), before] if isinstance(other, BaseException)]
 
 
 def excepthook(ex_type: type[BaseException], ex_value: BaseException, ex_tb: TracebackType | None) -> None:
     """For ``sys.excepthook``: print uncaught exceptions with their remote tracebacks."""
-    sys.stderr.write("".join(get_pyro_traceback(ex_type, ex_value, ex_tb)))
+    if sys.stderr is None:  # a program without a console
+        return
+    try:
+        text = "".join(get_pyro_traceback(ex_type, ex_value, ex_tb))
+    except Exception:  # what hangs on an exception may be anything
+        sys.__excepthook__(ex_type, ex_value, ex_tb)
+        return
+    sys.stderr.write(text)
