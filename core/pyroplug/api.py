@@ -51,10 +51,12 @@ if TYPE_CHECKING:
     from pyroplug.plugins.instances import behavior
     from pyroplug.plugins.oneway import oneway
     from pyroplug.plugins.ping import ping
+    from pyroplug.plugins.reaper import registrations, set_transients_cleanup_age
     from pyroplug.plugins.retry import idempotent
     from pyroplug.plugins.session import SessionStorage, init_session
     from pyroplug.plugins.streaming import RemoteIterator
     from pyroplug.plugins.synchronized import synchronized
+    from pyroplug.plugins.typed import remote_type
 
     config: Settings
     __version__: str
@@ -117,8 +119,11 @@ __all__ = [
     "ping",
     "register_class_to_dict",
     "register_dict_to_class",
+    "registrations",
+    "remote_type",
     "resolve",
     "serve",
+    "set_transients_cleanup_age",
     "synchronized",
     "unregister_class_to_dict",
     "unregister_dict_to_class",
@@ -151,10 +156,12 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.plugins.instances": "behavior",
         "pyroplug.plugins.oneway": "oneway",
         "pyroplug.plugins.ping": "ping",
+        "pyroplug.plugins.reaper": "registrations set_transients_cleanup_age",
         "pyroplug.plugins.retry": "idempotent",
         "pyroplug.plugins.session": "SessionStorage init_session",
         "pyroplug.plugins.streaming": "RemoteIterator",
         "pyroplug.plugins.synchronized": "synchronized",
+        "pyroplug.plugins.typed": "remote_type",
     }.items()
     for name in names.split()
 }

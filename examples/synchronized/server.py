@@ -1,48 +1,32 @@
-"""One remote call of an object at a time, without a lock in every method."""
+"""Synchronized objects: their remote calls run one at a time."""
 
-import threading
+import time
 
 from pyroplug.api import Daemon, expose, synchronized
 
 
-class _Register:
+@expose
+class Careless:
     def __init__(self) -> None:
-        self._inside = 0
-        self._most = 0
-        self._change = threading.Condition()
+        self._balance = 0
 
-    def _use(self) -> None:
-        """Wait a moment for another call to come in."""
-        with self._change:
-            self._inside += 1
-            self._most = max(self._most, self._inside)
-            self._change.notify_all()
-            self._change.wait_for(lambda: self._most > 1, timeout=0.2)
-            self._inside -= 1
+    def deposit(self, amount: int) -> None:
+        balance = self._balance
+        time.sleep(0.02)  # meanwhile somebody else may do the same
+        self._balance = balance + amount
+
+    @property
+    def balance(self) -> int:
+        return self._balance
 
 
 @expose
-class Open(_Register):
-    def use(self) -> None:
-        self._use()
-
-    def most_at_a_time(self) -> int:
-        return self._most
-
+@synchronized  # holds for what is inherited, too
+class Careful(Careless):
     def stop(self) -> None:
         daemon.shutdown()
 
 
-@expose
-@synchronized  # on a class: all its remote methods; on a method: those that are marked
-class Guarded(_Register):
-    def use(self) -> None:
-        self._use()
-
-    def most_at_a_time(self) -> int:
-        return self._most
-
-
 with Daemon() as daemon:
-    print(daemon.register(Open()), daemon.register(Guarded()), flush=True)
+    print(daemon.register(Careless()), daemon.register(Careful()), flush=True)
     daemon.requestLoop()

@@ -92,7 +92,7 @@ class Partly:
         return "closed"
 
 
-@pytest.mark.feature("F065", "F088", "F020", "F062", "F125")
+@pytest.mark.feature("F065", "F088", "F020", "F062", "F125", "F010", "F011", "F170", "F172")
 def test_calls_look_like_local_ones(serve: Serve) -> None:
     proxy = serve(Thing()).proxy()
     assert proxy.echo(21) == 21
@@ -301,7 +301,7 @@ def test_a_result_that_cannot_be_encoded_is_an_error_reply(serve: Serve) -> None
     assert proxy._pyroConnection is connection
 
 
-@pytest.mark.feature("F120", "F122", "F297")
+@pytest.mark.feature("F120", "F122", "F297", "F126", "F131")
 @pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
 def test_the_reply_comes_in_the_serializer_of_the_request(serve_some: Serve, serializer: str) -> None:
     served = serve_some(Thing())

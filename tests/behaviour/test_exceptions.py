@@ -18,6 +18,7 @@ from pyroplug.api import (
     PyroError,
     RemoteError,
     TimeoutError,
+    excepthook,
     expose,
     get_pyro_traceback,
 )
@@ -143,6 +144,18 @@ def test_the_remote_traceback_comes_along(serve_some: Serve) -> None:
     shown = "".join(get_pyro_traceback(caught.value))
     assert "in raise_chain" in shown
     assert "test_the_remote_traceback_comes_along" in shown
+
+
+@pytest.mark.feature("F111")
+def test_the_excepthook_shows_the_remote_traceback(serve_some: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        serve_some(Thing()).proxy().raise_chain()
+    excepthook(type(caught.value), caught.value, caught.value.__traceback__)
+    shown = capsys.readouterr().err
+    assert "Remote traceback" in shown
+    assert "in raise_chain" in shown
+    excepthook(KeyError, KeyError("only local"), None)
+    assert "only local" in capsys.readouterr().err
 
 
 def test_unknown_classes_become_remote_errors(serve: Serve) -> None:

@@ -72,7 +72,7 @@ class Slotted:
 
 
 # --------------------------------------------------------------------------- registration
-@pytest.mark.feature("F009", "F025", "F027", "F026")
+@pytest.mark.feature("F009", "F025", "F027", "F026", "F028")
 def test_register_and_unregister(serve_some: Serve) -> None:
     served = serve_some()
     daemon, account = served.daemon, Account("a")

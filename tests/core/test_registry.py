@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyroplug.core.daemon import DAEMON_NAME, Daemon
-from pyroplug.core.errors import DaemonError, PyroError
+from pyroplug.core.errors import DaemonError, PluginConflict, PyroError
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import compute_members, expose
 from pyroplug.core.registry import JoinedEntry, ObjectEntry, ProvidedEntry, Registry, WeakEntry
@@ -260,7 +260,7 @@ def test_objects_that_share_an_id_are_joined() -> None:
     assert joined.members.metadata()["methods"] == {"name", "static", "other"}
     with pytest.raises(AttributeError, match="private"):
         _ = joined.table["_private"]
-    with pytest.raises(DaemonError, match="members offered twice for the object 'one': name, static"):
+    with pytest.raises(PluginConflict, match="members offered twice for the object 'one': name, static"):
         JoinedEntry("one", [entry("one", Thing()), entry("one", Thing())])
 
 

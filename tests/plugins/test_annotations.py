@@ -35,7 +35,7 @@ class Thing:
         current_context.response_annotations = annotations
 
     def answer_text(self) -> None:
-        current_context.response_annotations["TEXT"] = "no bytes"  # type: ignore[assignment]
+        current_context.response_annotations["TEXT"] = "no bytes"
 
     def fail(self) -> None:
         current_context.response_annotations = {"RESP": b"never sent"}
@@ -134,13 +134,13 @@ def test_bad_ones_are_refused_before_anything_is_sent(annotations: Any, why: str
 @pytest.mark.feature("F238")
 def test_bad_ones_of_a_method_are_told_to_its_caller(serve_some: Serve) -> None:
     proxy = serve_some(Thing()).proxy()
-    for annotations, why in (
+    for wrong, why in (
         ({"STRM": b"x"}, "in use by the protocol"),
         ({"toolong": b"x"}, "must be 4 ascii"),
         ({"ABCD": 5}, "must be bytes"),
     ):
         with pytest.raises(ProtocolError, match=why):
-            proxy.answer(annotations)
+            proxy.answer(wrong)
     with pytest.raises(ProtocolError, match="must be bytes, not str"):
         proxy.answer_text()
     assert proxy.swap() == {}

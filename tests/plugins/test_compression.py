@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import os
 import zlib
+from typing import Any
 
 import pytest
 
-from pyroplug.api import MessageTooLargeError
+from pyroplug.api import MessageTooLargeError, expose
 from pyroplug.core.errors import RemoteProtocolError
-from pyroplug.plugins.compression import MINIMUM, Deflate, inflate
+from pyroplug.core.wire import FLAG_COMPRESSED
+from pyroplug.plugins.compression import inflate
+from pyroplug.testing.kernels import Served
+
+
+class Thing:
+    @expose
+    def echo(self, value: Any) -> Any:
+        return value
 
 
 @pytest.mark.feature("F287")
 def test_only_what_gets_smaller() -> None:
-    deflate = Deflate()
-    assert deflate.encode(b"a" * MINIMUM) is None
-    packed = deflate.encode(b"a" * (MINIMUM + 1))
-    assert packed is not None
-    assert packed[:2] == b"\x78\x5e"
-    assert zlib.decompress(packed) == b"a" * (MINIMUM + 1)
-    assert deflate.encode(os.urandom(1000)) is None
+    with Served(settings={"COMPRESSION": True}) as served:
+        served.publish(Thing())
+        peer = served.peer()
+        peer.hello(serializer="msgpack")
+        for value, packed in ((b"a" * 50, False), (b"a" * 1000, True), (os.urandom(1000), False)):
+            frame = peer.call("thing", "echo", value, serializer="msgpack")
+            assert bool(frame.flags & FLAG_COMPRESSED) is packed
+            if packed:
+                assert bytes(frame.payload[:2]) == b"\x78\x5e"
+                assert zlib.decompress(frame.payload).endswith(value)
 
 
 @pytest.mark.feature("F287", "F286")

@@ -145,7 +145,7 @@ def test_an_object_that_is_not_registered(serve: Serve, harmless: Any) -> None:
     assert "nowhere.echo" in records[0].getMessage()
 
 
-@pytest.mark.feature("F223", "F269")
+@pytest.mark.feature("F223", "F269", "F053")
 @pytest.mark.parametrize(
     ("member", "text"),
     [

@@ -410,7 +410,7 @@ def test_naming_an_unsafe_serializer_is_logged_loudly(caplog: pytest.LogCaptureF
         assert served.daemon._endpoint.base_plan.names.keys() == {1, kernel.serializer_id("pickle")}
 
 
-@pytest.mark.feature("F228", "F033", "F022")
+@pytest.mark.feature("F228", "F033", "F022", "F167")
 def test_a_daemon_binds_to_localhost() -> None:
     from pyroplug.api import Daemon
 

@@ -213,7 +213,7 @@ class TypeTable:
 
         :raises ValueError: the name or the class is registered already for something else
         """
-        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+        if not issubclass(cls, Exception):
             raise ValueError(f"expected a class of exceptions, got {cls!r}")
         with self._lock:
             names, classes = self._exceptions

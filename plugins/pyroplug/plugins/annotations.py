@@ -86,10 +86,13 @@ def _of_daemon(call: Call) -> None:
 
 @hookimpl
 def pyro_hello(proxy: ProxyBase, annotations: dict[str, bytes]) -> None:
-    """The handshake carries them as well."""
+    """The handshake carries them as well, if they are small."""
     own, _ = _overrides(type(proxy))
     if own is not None:
         annotations.update(checked(own(proxy)))
     side = ClientSide.here()
-    if side is not None:
-        annotations.update(checked(side.annotations))
+    if side is not None and side.annotations:
+        given = checked(side.annotations)
+        # what is large is meant for the calls, and servers take small messages only from those they do not know yet
+        if sum(map(len, given.values())) <= proxy._pyroKernel.settings.MAX_HANDSHAKE_SIZE // 2:
+            annotations.update(given)

@@ -9,6 +9,7 @@ cannot become a large one.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import sys
 import zlib
@@ -66,8 +67,7 @@ def inflate_zstd(data: Buffer, max_size: int) -> bytes:
     """The same for one frame of zstd."""
     try:
         if _in_python():
-            import compression.zstd as own  # type: ignore[import-not-found,unused-ignore]
-
+            own: Any = importlib.import_module("compression.zstd")
             options = {own.DecompressionParameter.window_log_max: WINDOW}
             engine = own.ZstdDecompressor(options=options)
             result: bytes = engine.decompress(data, max_size + 1)
@@ -94,7 +94,7 @@ def inflate_lz4(data: Buffer, max_size: int) -> bytes:
     """The same for one frame of lz4."""
     import lz4.frame
 
-    engine = lz4.frame.LZ4FrameDecompressor()
+    engine: Any = lz4.frame.LZ4FrameDecompressor()
     pieces: list[bytes] = []
     found = 0
     try:
@@ -129,7 +129,7 @@ def _zlib() -> Callable[[bytes], bytes]:
 
 def _zstd() -> Callable[[bytes], bytes]:
     if _in_python():
-        import compression.zstd as own
+        own: Any = importlib.import_module("compression.zstd")
 
         def compress(data: bytes) -> bytes:
             packed: bytes = own.compress(data)

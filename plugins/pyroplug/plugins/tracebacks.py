@@ -7,6 +7,7 @@ TRACEBACK_REDACT are shown as ``<hidden>``, also inside the texts of values.  Fo
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import re
 import reprlib
@@ -31,6 +32,10 @@ _FRAMES = 100
 """Frames that are shown of one exception: the first half and the last half of more."""
 _EXCEPTIONS = 10
 """Causes that are shown."""
+_INSIDE = (
+    r"""(?P<_name>\b\w*(?:NAME)\w*['"]?\s*[=:]\s*)"""
+    r"""(?:b?'(?:[^'\\]|\\.)*'?|b?"(?:[^"\\]|\\.)*"?|[\[({][^\])}]*[\])}]?|[^\s,)}\]]+)"""
+)
 _LINE = "-" * 50 + "\n"
 
 
@@ -40,6 +45,28 @@ def _wrong_pattern(text: str) -> str | None:
     except re.error as exc:
         return f"is no regular expression: {exc}"
     return None
+
+
+class _Repr(reprlib.Repr):
+    """Shows no values of keys that look like secrets, whatever these values are."""
+
+    def __init__(self, secret: re.Pattern[str] | None) -> None:
+        super().__init__()
+        self._secret = secret
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        if self._secret is not None:
+            shown = itertools.islice(x.items(), self.maxdict + 1)
+            x = {key: _HIDDEN if isinstance(key, str) and self._secret.search(key) else item for key, item in shown}
+        return super().repr_dict(x, level)
+
+
+class _Hidden:
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+_HIDDEN = _Hidden()
 
 
 class DetailedTraceback:
@@ -53,17 +80,11 @@ class DetailedTraceback:
         self._max_value = max_value
         self._secret = re.compile(redact, re.IGNORECASE) if redact else None
         # name=value, 'name': value and "name": value inside the text of a value
-        self._inside = (
-            re.compile(
-                rf"(?P<_name>\b\w*(?:{redact})\w*['\"]?\s*[=:]\s*)(?:b?'[^']*'?|b?\"[^\"]*\"?|[^\s,)}}\]]+)",
-                re.IGNORECASE,
-            )
-            if redact
-            else None
-        )
-        # looks at the beginning of large containers and texts only, and not into the depth
-        self._repr = reprlib.Repr()
-        self._repr.maxstring = self._repr.maxlong = self._repr.maxother = max(max_value, 10)
+        self._inside = re.compile(_INSIDE.replace("NAME", redact), re.IGNORECASE) if redact else None
+        # Looks at the beginning of large containers and texts only, and not into the depth.  It leaves out the middle
+        # of what is too long, which could be half of a name: so it gets far more than is shown in the end.
+        self._repr = _Repr(self._secret)
+        self._repr.maxstring = self._repr.maxlong = self._repr.maxother = max(10_000, 4 * max_value)
         self._repr.maxlist = self._repr.maxtuple = self._repr.maxdict = self._repr.maxset = 20
         self._repr.maxlevel = 4
 

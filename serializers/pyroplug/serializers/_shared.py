@@ -91,7 +91,10 @@ def check_depth(value: Any, limit: int) -> None:
     for _ in range(limit):
         # one level of the tree after the other: only containers are kept
         level = [
-            item for box in level for item in (box.values() if type(box) is dict else box) if type(item) in _CONTAINERS
+            item
+            for box in level
+            for item in (box.values() if type(box) is dict else box)
+            if type(item) in _CONTAINERS and item
         ]
         if not level:
             return

@@ -77,7 +77,7 @@ class _MsgpackCodec:
         elif size <= LARGE:  # (a packer with a large buffer would keep it)
             self._packers.append(packer)
             if self._suspicious(data):
-                check_depth(msgpack.unpackb(data, strict_map_key=False), self._limit)
+                check_depth(value, self._limit)  # (what converters add is held to the library's limit)
         return data
 
     def dumps_call(self, object_id: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

@@ -140,9 +140,9 @@ def remote_type(
 
 def _form(cls: type, tag: str, fields: Iterable[str] | None) -> Form:
     if issubclass(cls, enum.Flag):
-        return Form(tag, lambda value, pack: {"value": value.value}, lambda data: cls(_only(data, "value")))
+        return Form(tag, lambda value, pack: {"value": value.value}, lambda data: cls(data["value"]))
     if issubclass(cls, enum.Enum):
-        return Form(tag, lambda value, pack: {"member": value.name}, lambda data: _member(cls, _only(data, "member")))
+        return Form(tag, lambda value, pack: {"member": value.name}, lambda data: _member(cls, data["member"]))
     if issubclass(cls, _WRITTEN_AS_BASE):
         raise TypeError(
             f"{cls.__qualname__} derives from a built-in type, which formats write as that; make it a dataclass"
@@ -150,10 +150,6 @@ def _form(cls: type, tag: str, fields: Iterable[str] | None) -> Form:
     if dataclasses.is_dataclass(cls) and fields is None:
         return _dataclass_form(cls, tag)
     return _fields_form(cls, tag, _fields_of(cls) if fields is None else tuple(fields))
-
-
-def _only(data: dict[str, Any], key: str) -> Any:
-    return data[key]
 
 
 def _member(cls: Any, name: Any) -> Any:
@@ -201,8 +197,8 @@ def _fields_of(cls: type) -> tuple[str, ...]:
     return found
 
 
-def _fields_form(cls: type, tag: str, names: tuple[str, ...]) -> Form:
-    if not all(isinstance(name, str) and name.isidentifier() and not name.startswith("__") for name in names):
+def _fields_form(cls: Any, tag: str, names: tuple[str, ...]) -> Form:
+    if not all(name.isidentifier() and not name.startswith("__") for name in names):
         raise TypeError(f"fields must be names of attributes: {names!r}")
 
     def pack(value: Any, pack: Pack) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def _pack_array(value: Any, pack: Pack) -> dict[str, Any]:
         )
     data: Any = b""
     if array.size:
-        flat = np.ascontiguousarray(array, dtype).reshape(-1)
+        flat: Any = np.ascontiguousarray(array, dtype).reshape(-1)
         data = memoryview(flat.view(np.uint8))
     return {"dtype": dtype.str, "shape": list(array.shape), "data": pack.data(data)}
 

@@ -143,10 +143,10 @@ class TypedTable(TypeTable):
         )
 
 
-class _Packer:
-    """Turns values into plain data and tagged dicts, for one serializer."""
+class _Abilities:
+    """What a serializer writes without asking for help; found out by trying."""
 
-    def __init__(self, table: TypedTable, codec: Codec, serializer: str) -> None:
+    def __init__(self, codec: Codec) -> None:
         def alone(value: Any) -> bool:
             try:
                 codec.dumps(value)
@@ -154,14 +154,30 @@ class _Packer:
                 return False
             return True
 
+        self.needed = {form.tag for form in (*STANDARD.values(), BYTES) if not alone(form.sample)}
+        """Tags of the standard forms that it cannot do without."""
+        self.has_bytes = BYTES.tag not in self.needed
+        self.has_empty_sets = alone(set())
+        self.has_tuples = codec.loads(codec.dumps((1,))) == (1,)
+        self.keys = _ATOMS if alone({None: 1}) else _ATOMS - {type(None)}
+        """Types of keys."""
+        self.bases = tuple(type(sample).__mro__[1] for sample in _SUBCLASSES if alone(sample))
+        """Built-in types whose subclasses it writes as if they were these."""
+
+
+class _Packer:
+    """Turns values into plain data and tagged dicts, for one serializer."""
+
+    def __init__(self, table: TypedTable, abilities: _Abilities, serializer: str) -> None:
         self._table = table
         self._base = table.base
         self._serializer = serializer
-        self._needed = {form.tag for form in (*STANDARD.values(), BYTES) if not alone(form.sample)}
-        self._has_bytes = BYTES.tag not in self._needed
-        self._has_empty_sets = alone(set())
-        self._has_tuples = codec.loads(codec.dumps((1,))) == (1,)
-        self._left = tuple(type(sample).__mro__[1] for sample in _SUBCLASSES if alone(sample))
+        self._needed = abilities.needed
+        self._has_bytes = abilities.has_bytes
+        self._has_empty_sets = abilities.has_empty_sets
+        self._has_tuples = abilities.has_tuples
+        self._keys = abilities.keys
+        self._left = abilities.bases
 
     def value(self, value: Any, left: int) -> Any:
         """Plain data for a value; containers with nothing to convert are the same objects."""
@@ -196,12 +212,14 @@ class _Packer:
         return {"__class__": form.tag, **form.pack(value, _Level(self, left - 1))}
 
     def _dict(self, value: Mapping[Any, Any], left: int) -> Any:
-        if _ATOMS.issuperset(map(type, value)):
+        if self._keys.issuperset(map(type, value)):
             return {key: self.value(item, left - 1) for key, item in value.items()}
         return self._tagged(DICT, value, left)
 
     def _set(self, value: Any, form: Form, left: int) -> Any:
-        if form.tag not in self._needed and _ATOMS.issuperset(map(type, value)) and (value or self._has_empty_sets):
+        if form.tag not in self._needed and (
+            self._keys.issuperset(map(type, value)) if value else self._has_empty_sets
+        ):
             return value
         return self._tagged(form, value, left)
 
@@ -293,13 +311,15 @@ class TypedCodec:
 
 def typed_codec(serializer: Serializer, table: TypedTable, settings: Settings) -> TypedCodec | None:
     """A codec that keeps types, or None where the serializer cannot carry tagged dicts (or needs none: pickle)."""
-    codec = serializer.bind(table, settings)
     limit = int(getattr(settings, "MAX_NESTING_DEPTH", DEFAULT_DEPTH))
+    alone = TypedTable(TypeTable())  # what the program registered must not have a say in what is tried
+    samples = [form.sample for form in STANDARD.values()]
     try:
-        typed = TypedCodec(codec, _Packer(table, codec, serializer.name), limit)
-        samples = [form.sample for form in STANDARD.values()]
+        trial = serializer.bind(alone, settings)
+        abilities = _Abilities(trial)
+        typed = TypedCodec(trial, _Packer(alone, abilities, serializer.name), limit)
         if typed.loads(typed.dumps(samples)) != samples:
             return None
     except Exception:  # a serializer of others may fail in any way: it is used as ever
         return None
-    return typed
+    return TypedCodec(serializer.bind(table, settings), _Packer(table, abilities, serializer.name), limit)

@@ -108,8 +108,11 @@ def _unpack_deque(data: dict[str, Any]) -> collections.deque[Any]:
 # --------------------------------------------------------------------------- dates and times
 def _zone(tzinfo: datetime.tzinfo | None) -> str | None:
     # whoever has such a zone has imported the module
-    zoneinfo = sys.modules.get("zoneinfo")
-    return tzinfo.key if zoneinfo is not None and isinstance(tzinfo, zoneinfo.ZoneInfo) else None
+    zoneinfo: Any = sys.modules.get("zoneinfo")
+    if zoneinfo is None or not isinstance(tzinfo, zoneinfo.ZoneInfo):
+        return None
+    key: str | None = getattr(tzinfo, "key", None)
+    return key
 
 
 def _pack_time(value: datetime.datetime | datetime.time, pack: Pack) -> dict[str, Any]:
@@ -228,7 +231,7 @@ STANDARD: Mapping[type, Form] = {
         "+datetime",
         _pack_time,
         _unpack_time(datetime.datetime),
-        datetime.datetime(2000, 1, 1),  # noqa: DTZ001
+        datetime.datetime(2000, 1, 1),
     ),
     datetime.date: Form(
         "+date",
