@@ -345,7 +345,7 @@ def test_serve(loop: str, capsys: pytest.CaptureFixture[str]) -> None:
         running.result(PATIENCE)
     output = capsys.readouterr().out
     assert "Pyro daemon running on" in output
-    assert "'named': PYRO:named@" in output
+    assert "named: PYRO:named@" in output
     assert "PYRO:obj_" in output
 
 

@@ -126,7 +126,9 @@ WE_CAN_DO_MORE = {
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-@pytest.mark.parametrize("value", VALUES, ids=[f"{number}-{type(value).__name__}" for number, value in enumerate(VALUES)])
+@pytest.mark.parametrize(
+    "value", VALUES, ids=[f"{number}-{type(value).__name__}" for number, value in enumerate(VALUES)]
+)
 @pytest.mark.feature("F125", "F126", "F127", "F131", "F132")
 def test_values_are_written_as_pyro5_writes_them(name: str, value: Any) -> None:
     codec, oracle = bind(PLUGINS[name]), ORACLES[name]

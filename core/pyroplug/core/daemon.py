@@ -500,7 +500,7 @@ def serve(
             if publish and name:
                 publish(name, uri)
             if verbose:
-                print(f"{name or target!r}: {uri}")  # noqa: T201
+                print(f"{name or repr(target)}: {uri}")  # noqa: T201
         daemon.requestLoop()
     finally:
         if own:

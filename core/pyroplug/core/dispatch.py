@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .call import Call, current_call
 from .errors import DaemonError, MessageTooLargeError, PyroError, SerializeError
-from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, NO_CORRELATION, RESULT, Message, encode
+from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, NO_CORRELATION, RESULT, Message, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +113,8 @@ class Request(Call):
             if self.flags & bit:
                 self.payload = inflate(self.payload, plan.limits.max_message_size)
                 self.flags &= ~bit
+        if self.flags & FLAG_ONEWAY:
+            self.wants_reply = False  # the wire's rule, whatever plugins make of such calls
         for bit, handler in plan.flags.items():
             if self.flags & bit:
                 handler(self)

@@ -20,7 +20,7 @@ from .settings import Schema, Setting, Settings, nearest
 from .stash import Stash
 from .types import TypeTable
 from .uri import URI
-from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, INVOKE, Frame, Message, head
+from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, INVOKE, Frame, Message, head
 
 if TYPE_CHECKING:
     from .connection import ServerConnection
@@ -317,7 +317,7 @@ class Kernel:
             describe_error=self.types.exception_to_plain_dict,
             from_dict=self.types.from_dict,
             inflaters=self.wire.inflaters,
-            flag_mask=sum(self.wire.inflaters),
+            flag_mask=sum(self.wire.inflaters) | FLAG_ONEWAY,
             extensions=self.extensions,
         )
         self._plans[key] = (settings.version, plan)

@@ -164,7 +164,7 @@ class Plan:
             payload=tuple(s.payload for s in steps if s.payload),
             on_error=tuple(s.on_error for s in steps if s.on_error),
             format_traceback=formatters[0] if formatters else None,
-            flag_mask=sum(flags) | sum(inflaters),
+            flag_mask=sum(flags) | sum(inflaters) | self.flag_mask,
         )
 
 

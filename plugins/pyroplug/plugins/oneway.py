@@ -162,7 +162,7 @@ def pyro_bind(connection: Any) -> Steps | None:
     if connection.side != "server":
         return None
     if not connection.settings.ONEWAY_THREADED:
-        return Steps(flags={FLAG_ONEWAY: _no_reply})
+        return None  # the kernel sends no reply, and that is all
     daemon = connection.endpoint.daemon
     pool = daemon.stash.get(_POOL, None)
     if pool is None:
@@ -171,7 +171,6 @@ def pyro_bind(connection: Any) -> Steps | None:
     strand = connection.stash[_STRAND] = Strand()
 
     def elsewhere(call: Call) -> None:
-        call.wants_reply = False
         call.runner = submit
 
     def submit(job: Callable[[], object]) -> None:
@@ -186,7 +185,3 @@ def pyro_daemon_closed(daemon: Any) -> None:
     pool = daemon.stash.pop(_POOL, None)
     if pool is not None:
         pool.close(daemon.kernel.settings.SHUTDOWN_TIMEOUT)
-
-
-def _no_reply(call: Call) -> None:
-    call.wants_reply = False
