@@ -1,4 +1,4 @@
-"""Be called by a server: ``client.py PYRO:...``."""
+"""Have an object of ours called by the server: ``client.py PYRO:...``."""
 
 import logging
 import sys
@@ -6,39 +6,29 @@ import threading
 
 from pyroplug.api import Daemon, Proxy, callback, expose
 
+logging.basicConfig(stream=sys.stdout, format="%(name)s: %(message)s")
+
 
 @expose
-class Reader:
-    def __init__(self, name: str) -> None:
-        self._name = name
+class Guest:
+    def news(self, dish: str, step: str) -> int:
+        print(f"{dish}: {step}")
+        return 1
 
-    @callback  # errors go to the server, as always, and are logged here too, where the mistake is
-    def read(self, news: str) -> str:
-        if not news.strip():
-            raise ValueError("there is nothing in it")
-        return f"{self._name} has read: {news}"
-
-
-class Shown(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        print("logged here:", record.getMessage())
+    @callback  # an error here goes to the server, which called; the mark has it logged here too
+    def complain(self) -> None:
+        raise ValueError("this is burnt")
 
 
-logging.getLogger("pyroplug.callback").addHandler(Shown())
-logging.getLogger("pyroplug.callback").propagate = False
-
-# the server calls while this program waits inside a call of its own: the objects need a thread to be served in
-with Daemon() as daemon, Daemon() as leaving, Proxy(sys.argv[1]) as newsroom:
-    for served, name in ((daemon, "Emma"), (leaving, "Otto")):
-        reader = Reader(name)
-        served.register(reader)
-        threading.Thread(target=served.requestLoop, daemon=True).start()
-        newsroom.subscribe(served.proxyFor(reader))
-
-    print(newsroom.publish("rain is coming"))
-    leaving.shutdown()
-    print(newsroom.publish("Otto has left"))
-    print(newsroom.publish(" "))
-    print(newsroom.publish("still connected"))
-    newsroom.stop()
+# to be called, a client needs a daemon of its own, and a thread that runs it while the program does other things
+with Daemon() as daemon:
+    guest = Guest()
+    daemon.register(guest)  # so that it travels as a proxy
+    loop = threading.Thread(target=daemon.requestLoop)
+    loop.start()
+    with Proxy(sys.argv[1]) as kitchen:
+        print("tips:", kitchen.cook("soup", guest))
+        print(kitchen.burn(guest))
+        kitchen.stop()
     daemon.shutdown()
+    loop.join()

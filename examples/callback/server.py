@@ -1,40 +1,33 @@
-"""Callbacks: the server calls objects of its clients."""
+"""A server that calls its clients back."""
 
-import threading
+from typing import Any
 
-from pyroplug.api import CommunicationError, Daemon, Proxy, expose
+from pyroplug.api import Daemon, expose
 
 
 @expose
-class Newsroom:
-    def __init__(self) -> None:
-        self._readers: list[Proxy] = []
-        self._lock = threading.Lock()  # several clients may subscribe and publish at the same time
+class Kitchen:
+    def cook(self, dish: str, guest: Any) -> int:
+        """``guest`` arrives as a proxy for the client's object: calling it goes back over the network."""
+        tips = 0
+        for step in ("started", "half done", "served"):
+            tips += guest.news(dish, step)
+        guest._pyroRelease()
+        return tips
 
-    def subscribe(self, reader: Proxy) -> None:
-        with self._lock:
-            self._readers.append(reader)
-
-    def publish(self, news: str) -> list[str]:
-        """What the readers said."""
-        answers = []
-        with self._lock:
-            for reader in list(self._readers):
-                try:
-                    answers.append(reader.read(news))
-                except CommunicationError:
-                    self._readers.remove(reader)  # it has gone
-                    answers.append("gone")
-                except Exception as error:  # whatever is wrong with one reader is not our problem
-                    answers.append(f"failed: {error}")
-        return answers
+    def burn(self, guest: Any) -> str:
+        try:
+            guest.complain()
+        except ValueError as error:
+            return f"the guest says: {error}"
+        finally:
+            guest._pyroRelease()
+        return "nobody noticed"
 
     def stop(self) -> None:
-        for reader in self._readers:
-            reader._pyroRelease()
         daemon.shutdown()
 
 
 with Daemon() as daemon:
-    print(daemon.register(Newsroom()), flush=True)
+    print(daemon.register(Kitchen()), flush=True)
     daemon.requestLoop()

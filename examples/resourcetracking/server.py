@@ -1,50 +1,46 @@
-"""Resource tracking: what a client has acquired is closed when its connection ends, however that happens."""
+"""Give back what a client has taken, however the client ends."""
 
 import threading
 
 from pyroplug.api import Daemon, current_context, expose
 
 
-class Line:
-    """A telephone line that somebody must hang up in the end."""
+class Lock:
+    """A resource: anything with ``close()``."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def close(self) -> None:
-        with change:
-            open_lines.remove(self)
-            print("hung up:", self.number, flush=True)
-            change.notify_all()
+        with instruments.change:
+            instruments.taken.pop(self.name, None)
+            instruments.change.notify_all()
 
 
 @expose
-class Exchange:
-    def dial(self, number: int) -> None:
-        line = Line(number)
-        # tracking does not keep the line alive; whoever uses it does
-        open_lines.append(line)
-        current_context.track_resource(line)
+class Instruments:
+    def __init__(self) -> None:
+        self.change = threading.Condition()
+        self.taken: dict[str, Lock] = {}
 
-    def hang_up(self, number: int) -> None:
-        for line in [line for line in open_lines if line.number == number]:
-            current_context.untrack_resource(line)
-            line.close()
+    def take(self, name: str) -> None:
+        lock = self.taken[name] = Lock(name)
+        # closed when the connection of this client ends: in order, by a crash, by a timeout, at shutdown.
+        # Resources are referred to weakly, so keep them somewhere
+        current_context.track_resource(lock)
 
-    def busy(self) -> list[int]:
-        return sorted(line.number for line in open_lines)
+    def in_use(self) -> list[str]:
+        return sorted(self.taken)
 
-    def wait_until_free(self) -> bool:
-        with change:
-            return change.wait_for(lambda: not open_lines, timeout=10)
+    def wait_until_free(self, name: str) -> bool:
+        with self.change:
+            return self.change.wait_for(lambda: name not in self.taken, timeout=5)
 
     def stop(self) -> None:
         daemon.shutdown()
 
 
-open_lines: list[Line] = []
-change = threading.Condition()
-
+instruments = Instruments()
 with Daemon() as daemon:
-    print(daemon.register(Exchange()), flush=True)
+    print(daemon.register(instruments), flush=True)
     daemon.requestLoop()

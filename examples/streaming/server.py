@@ -1,4 +1,4 @@
-"""Item streams: methods and properties that return iterators or generators."""
+"""Methods that return generators: the client gets the items one after the other."""
 
 from collections.abc import Iterator
 
@@ -6,35 +6,33 @@ from pyroplug.api import Daemon, expose
 
 
 @expose
-class Numbers:
-    def fibonacci(self) -> Iterator[int]:
-        """Never ends by itself; only what the client asks for is made."""
-        a, b = 0, 1
+class Sensors:
+    def __init__(self) -> None:
+        self._made = 0
+        self._closed = False
+
+    def readings(self, count: int) -> Iterator[float]:
         try:
-            while True:
-                yield a
-                a, b = b, a + b
+            for number in range(count):
+                self._made += 1
+                yield number / 10
         finally:
-            # also when the client has lost interest, or is gone
-            print("fibonacci: finished", flush=True)
+            # runs whether the client took all items, stopped in the middle or has gone
+            self._closed = True
 
-    def squares(self, count: int) -> Iterator[int]:
-        return (number * number for number in range(count))
+    def names(self) -> Iterator[str]:
+        return iter(["north", "south"])  # any iterator will do
 
-    def countdown(self, start: int) -> Iterator[int]:
-        while start:
-            yield start
-            start -= 1
-        raise RuntimeError("too late")
+    def made_all(self, count: int) -> bool:
+        return self._made == count
 
-    @property
-    def letters(self) -> Iterator[str]:
-        return iter("abc")
+    def closed(self) -> bool:
+        return self._closed
 
     def stop(self) -> None:
         daemon.shutdown()
 
 
 with Daemon() as daemon:
-    print(daemon.register(Numbers()), flush=True)
+    print(daemon.register(Sensors()), flush=True)
     daemon.requestLoop()

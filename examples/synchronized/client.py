@@ -1,4 +1,4 @@
-"""Many deposits at the same time: ``client.py PYRO:... PYRO:...``."""
+"""Call both objects from three threads: ``client.py PYRO:open PYRO:guarded``."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -6,17 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pyroplug.api import Proxy
 
 
-def deposit(uri: str) -> None:
-    with Proxy(uri) as account:
-        for _ in range(5):
-            account.deposit(1)
+def use(uri: str) -> None:
+    with Proxy(uri) as register:
+        register.use()
 
 
-for name, uri in zip(("careless", "careful"), sys.argv[1:], strict=True):
-    with ThreadPoolExecutor(5) as pool:
-        list(pool.map(deposit, [uri] * 5))
-    with Proxy(uri) as account:
-        print(f"{name}: 25 deposits made, none lost: {account.balance == 25}")
+for name, uri in zip(("open", "guarded"), sys.argv[1:], strict=True):
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(use, [uri] * 3))
+    with Proxy(uri) as register:
+        most = register.most_at_a_time()
+        print(f"{name}: {'several calls at a time' if most > 1 else 'one call at a time'}")
 
-with Proxy(sys.argv[2]) as account:
-    account.stop()
+with Proxy(sys.argv[1]) as register:
+    register.stop()

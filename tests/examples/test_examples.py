@@ -198,42 +198,6 @@ PAIRS = [
         "title: letter",
         "gone: unknown object",
     )),
-    Example("streaming", (
-        "a property: ['a', 'b', 'c']",
-        "sum of 100000 squares: 333328333350000",
-        "first ten: [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]",
-        "before and after reconnecting: [0, 1, 4] [9, 16, 25]",
-        "countdown: 3\ncountdown: 2\ncountdown: 1\nthe generator's error: too late",
-    ), (
-        "fibonacci: finished",
-    ), proves=("F241", "F285")),
-    Example("callcontext", (
-        "tea from shelf 7\ntea aus shelf 7",
-        "with the reply: COST 12.50\nwith the reply: SHOP no. 1",
-    ), (
-        "order of tea by 127.0.0.1",
-        "correlation id 00000000-0000-0000-0000-00000000002a: milk",
-    ), proves=("F231", "F235", "F236")),
-    Example("resourcetracking", (
-        "lines in use: [777]\nfree again: True\nfree again: True",
-    ), (
-        "hung up: 555\nhung up: 777\nhung up: 111",
-    ), proves=("F242",)),
-    Example("callback", (
-        "['Emma has read: rain is coming', 'Otto has read: rain is coming']",
-        "['Emma has read: Otto has left', 'gone']",
-        "logged here: exception in the callback method Reader.read",
-        "['failed: there is nothing in it']",
-        "['Emma has read: still connected']",
-    ), proves=("F101", "F102", "F104")),
-    Example("usersession", (
-        "order 1 of emma: tea, milk\norder 2 of emma: a bag",
-        "order 1 of otto: bread, cheese\norder 2 of otto: a bag",
-        "refused: who are you?",
-    ), (
-        "emma's basket is put away: []",
-        "otto's basket is put away: []",
-    ), proves=("F244",)),
     Example("filetransfer", (
         "whole: 4194304 bytes in 1 piece(s), right: True",
         "as a stream: 4194304 bytes in 64 piece(s), right: True",
@@ -243,10 +207,6 @@ PAIRS = [
         "client: calling\nserver: calling back\nclient: calling\nserver: calling back\nclient: enough",
         "nobody answered: the only thread was waiting for itself",
     ), proves=("F105", "F106")),
-    Example("synchronized", (
-        "careless: 25 deposits made, none lost: False",
-        "careful: 25 deposits made, none lost: True",
-    ), proves=("F157",)),
 ]  # fmt: skip
 
 ALONE = [

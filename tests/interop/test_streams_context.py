@@ -88,6 +88,7 @@ class Thing:
 
 @pytest.fixture(autouse=True)
 def _clean() -> Any:
+    client_side.set(None)  # what tests of other modules have said in this thread
     yield
     client_side.set(None)
 
@@ -175,11 +176,11 @@ def test_closing_and_dropping(proxy: Proxy) -> None:
     before = len(proxy.ended())
     with proxy.numbers(1000) as items:
         assert next(items) == 0
-    assert eventually(lambda: len(proxy.ended()) == before + 1)
+    assert eventually(lambda: len(proxy.ended()) >= before + 1)
     for _ in proxy.numbers(1000):
         break
     del items
-    assert eventually(lambda: len(proxy.ended()) == before + 2)
+    assert eventually(lambda: len(proxy.ended()) >= before + 2)
 
 
 @pytest.mark.feature("F284")
@@ -230,7 +231,7 @@ def test_a_pyro5_server_closes_what_it_tracks_for_us(uri: str, kernel: Kernel) -
         before = len(other.closed())
         proxy.get("a")
         proxy._pyroRelease()
-        assert eventually(lambda: len(other.closed()) == before + 1)
+        assert eventually(lambda: len(other.closed()) >= before + 1)
 
 
 # ============================================================================= our server

@@ -90,6 +90,7 @@ class Thing:
 
 @pytest.fixture(autouse=True)
 def _clean() -> Any:
+    client_side.set(None)  # what tests of other modules have said in this thread
     yield
     client_side.set(None)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import Daemon, DaemonError, expose, registrations, set_transients_cleanup_age
+from pyroplug.api import CommunicationError, Daemon, DaemonError, Proxy, expose, registrations, set_transients_cleanup_age
 from pyroplug.plugins.reaper import reaper_of
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 from pyroplug.testing.transports import in_thread
@@ -304,25 +304,24 @@ def test_many_calls_at_once_and_a_reaper_that_never_rests(serve_threads: Serve) 
             clock.now += 1
             reaper_of(served.daemon).reap()
 
-    def caller() -> int:
+    def caller(proxy: Proxy) -> int:
         refused = 0
-        with served.daemon.proxyFor("Pyro.Daemon"):
-            proxy = served.proxy("busy")
-            for _ in range(100):
+        for _ in range(100):
+            try:
+                proxy.use()
+            except (DaemonError, CommunicationError) as exc:
+                assert "unknown object: busy" in str(exc)  # noqa: PT017 - in a thread
+                refused += 1
                 try:
-                    proxy.use()
+                    served.daemon.register(Busy(), "busy", lifetime=2)
                 except DaemonError:
-                    refused += 1
-                    try:
-                        served.daemon.register(Busy(), "busy", lifetime=2)
-                    except DaemonError:
-                        pass  # another one was faster
+                    pass  # another one was faster
         return refused
 
     served.daemon.register(Busy(), "busy", lifetime=5)
     proxies = [served.proxy("busy") for _ in range(3)]
     background = in_thread(reaper)
-    results = [in_thread(caller) for _ in proxies]
+    results = [in_thread(caller, proxy) for proxy in proxies]
     try:
         assert sum(result.result(PATIENCE) for result in results) > 0
     finally:
@@ -402,6 +401,7 @@ def test_transients(how: str) -> None:
         assert [one.lifetime for one in registrations(daemon) if one.object_id == transient._pyroUri.object] == [
             "leased"
         ]
+        assert transient.use() == "used"
         clock.now += 5
         reaper_of(daemon).reap()
         ids = set(daemon.objectsById)

@@ -30,7 +30,10 @@ from pyroplug.api import (
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.wire import FLAG_EXCEPTION, FLAG_ITEMSTREAM, FLAG_ONEWAY
-from pyroplug.plugins.streaming import CHUNK_BYTES, STREAMS, Ahead, Stream, Streams
+from pyroplug.plugins.streaming import STREAMS, Streams
+from pyroplug.plugins.streaming.ahead import Ahead
+from pyroplug.plugins.streaming.chunks import CHUNK_BYTES
+from pyroplug.plugins.streaming.stream import Stream
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, WirePeer, make_kernel
 
 pytestmark = pytest.mark.feature("F241")
@@ -511,7 +514,8 @@ def test_a_finalizer_sends_nothing_and_waits_for_nothing(serve_threads: Serve) -
 
     finalize = items.__del__
     with proxy._pyroLock:  # held by this thread; another one must not wait for it either
-        connection.stream = Watched()
+        stand_in: Any = Watched()
+        connection.stream = stand_in
         other = threading.Thread(target=finalize)
         other.start()
         other.join(PATIENCE)
@@ -540,7 +544,9 @@ def test_a_finalizer_within_a_call_of_the_same_thread(serve_threads: Serve) -> N
             items.close()  # as a signal handler might
             return original.send(data)
 
-    connection.stream = Interrupted()
+    stand_in: Any = Interrupted()
+
+    connection.stream = stand_in
     assert proxy.echo("whole") == "whole"
     connection.stream = original
     assert thing.closed.empty()
@@ -714,7 +720,9 @@ def test_nothing_is_lost_with_a_connection(serve_at: Serve) -> None:
             original.recv_into(target)
             raise ConnectionResetError("lost")
 
-    connection.stream = Losing()  # type: ignore[assignment]
+    stand_in: Any = Losing()
+
+    connection.stream = stand_in
     with pytest.raises(ConnectionClosedError):
         next(items)
     got += items

@@ -30,15 +30,16 @@ RECONNECT_DELAY = 2.0
 MAX_INTERFACES = 1000
 """How many classes made for remote interfaces are kept in one kernel."""
 
-# names that the interpreter, inspect, copy, numpy and others look for on any object they meet: never worth
-# a connection, and answering them would let a server take part in what happens in this process
-_PROBED = frozenset(
+# the special names that an object may reasonably offer and a program call by name.  All others are looked for on
+# any object that inspect, copy, numpy, a debugger or the interpreter meets: never worth a connection, and answering
+# them would let a server take part in what happens in this process
+_SPECIAL = frozenset(
     f"__{name}__"
     for name in (
-        "wrapped signature text_signature objclass set_name mro_entries class_getitem length_hint index int float "
-        "complex fspath await aiter anext get set delete file path loader spec all origin args parameters html "
-        "dataclass_fields attrs_attrs pydantic_serializer dict slots annotations type_params isabstractmethod "
-        "torch_function jax_array prepare instancecheck conform getnewargs_ex getinitargs"
+        "len length_hint getitem setitem delitem missing iter reversed contains next add sub mul matmul truediv floordiv "
+        "mod divmod pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift "
+        "rrshift rand rxor ror iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand ixor ior neg "
+        "pos abs invert round trunc floor ceil"
     ).split()
 )
 
@@ -273,7 +274,7 @@ class ProxyBase:
     def _pyroMember(self, name: str) -> Any:
         if name.startswith("_pyro"):
             return self._pyroAddition(name)
-        if (is_private(name) or name in _PROBED or name.startswith("__array")) and name not in self._pyroMethods:
+        if is_private(name) or (name.startswith("__") and name not in _SPECIAL and name not in self._pyroMethods):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if not self._pyroMetadataKnown:
             self._pyroGetMetadata()

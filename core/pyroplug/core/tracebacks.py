@@ -27,7 +27,7 @@ def get_pyro_traceback(
         return []
     lines: list[str] = []
     for one in _belonging(ex_value):
-        remote = getattr(one, "_pyroTraceback", None)
+        remote = _part(one, "_pyroTraceback")
         if isinstance(remote, str):
             remote = remote.splitlines(keepends=True)
         if remote and isinstance(remote, (list, tuple)):
@@ -41,6 +41,13 @@ def get_pyro_traceback(
     return [*local, *lines]
 
 
+def _part(error: BaseException, name: str) -> Any:
+    try:
+        return getattr(error, name, None)
+    except Exception:  # a property of the program
+        return None
+
+
 def _belonging(error: BaseException) -> Iterator[BaseException]:
     """An exception, those that led to it, and the members of groups; each once."""
     waiting: list[BaseException] = [error]
@@ -51,7 +58,7 @@ def _belonging(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        members = getattr(one, "exceptions", ())
+        members = _part(one, "exceptions")
         found = list(members) if isinstance(members, (list, tuple)) else []
         before = one.__cause__ or one.__context__
         waiting += [other for other in [*reversed(found), before] if isinstance(other, BaseException)]

@@ -522,25 +522,32 @@ class _Recreator:
         raw_args, raw_attributes = data.get("args"), data.get("attributes")
         args = tuple(self._lenient(arg, left - 1) for arg in raw_args) if isinstance(raw_args, (list, tuple)) else ()
         attributes = (
-            {key: self._lenient(value, left - 1) for key, value in raw_attributes.items() if isinstance(key, str)}
+            {
+                key: self._lenient(value, left - 1)
+                for key, value in raw_attributes.items()
+                if isinstance(key, str) and key != LINKED
+            }
             if isinstance(raw_attributes, dict)
             else {}
         )
+        linked = raw_attributes.get(LINKED) if isinstance(raw_attributes, dict) else None
+        if not isinstance(linked, dict):
+            linked = {}
+        members = self._members(linked, left)
         has_trace, trace = TRACEBACK in attributes, _lines(attributes.pop(TRACEBACK, None))
         precise = attributes.pop(PRECISE, None)
         registered = attributes.pop(TYPE, None)
-        linked = attributes.pop(LINKED, None)
         cls: type[Exception] | None = None
         if isinstance(registered, str):
             cls = self._table._known_exceptions[1].get(registered)
         if cls is not None:
-            exc = self._make_group(cls, linked, left) or _build_registered(cls, args)
+            exc = _build_group(cls, linked, members) or _build_registered(cls, args)
         else:
             if isinstance(precise, str):
                 cls, name = _OUR_ERRORS.get(precise), precise
             else:
                 cls = _exception_class(name)
-            exc = _build(cls, args) if cls is not None else self._make_group(_GROUP, linked, left)
+            exc = _build(cls, args) if cls is not None else _build_group(_GROUP, linked, members)
         if exc is None:
             exc = RemoteError(name, args, attributes)
             attributes = {"__notes__": attributes["__notes__"]} if "__notes__" in attributes else {}
@@ -548,17 +555,10 @@ class _Recreator:
             _set_attribute(exc, key, value)
         if has_trace:
             _set_attribute(exc, TRACEBACK, trace)
-        if isinstance(linked, dict):
-            self._link(exc, linked.get("chain"), left)
-            if not _is_group(exc) and "members" in linked:  # a Python that has no groups
-                _set_attribute(exc, "exceptions", tuple(self._members(linked, left)))
+        if members and not _is_group(exc):  # a Python that has no groups
+            _set_attribute(exc, "exceptions", tuple(members))
+        self._link(exc, linked.get("chain"), left)
         return exc
-
-    def _make_group(self, cls: type[Exception] | None, linked: Any, left: int) -> Exception | None:
-        if cls is None or _GROUP is None or not issubclass(cls, _GROUP) or not isinstance(linked, dict):
-            return None
-        members = self._members(linked, left)
-        return _build(cls, (str(linked.get("message")), members)) if members else None
 
     def _members(self, linked: dict[Any, Any], left: int) -> list[Exception]:
         members = linked.get("members")
@@ -706,6 +706,14 @@ def _build(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     except Exception:
         return None
     return exc if isinstance(exc, cls) else None
+
+
+def _build_group(
+    cls: type[Exception] | None, linked: Mapping[Any, Any], members: list[Exception]
+) -> Exception | None:
+    if cls is None or _GROUP is None or not issubclass(cls, _GROUP) or not members:
+        return None
+    return _build(cls, (str(linked.get("message")), members))
 
 
 def _build_registered(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:

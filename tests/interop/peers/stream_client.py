@@ -25,6 +25,7 @@ def outcome(check: Callable[[], Any]) -> None:
         found[check.__name__] = f"{type(exc).__name__}: {exc}"
 
 
+thing: Any
 with Pyro5.api.Proxy(order["uri"]) as thing:
     thing._pyroSerializer = order["serializer"]
 
@@ -82,6 +83,7 @@ with Pyro5.api.Proxy(order["uri"]) as thing:
 
     @outcome
     def resources() -> Any:
+        other: Any
         with Pyro5.api.Proxy(order["uri"]) as other:
             other.get("a")
         return thing.wait_for_closed(1)

@@ -73,10 +73,11 @@ class Thing:
         return self._closed
 
 
-Pyro5.config.SERVERTYPE = sys.argv[1]
+config: Any = Pyro5.config
+config.SERVERTYPE = sys.argv[1]
 for setting in sys.argv[2:]:
     name, _, value = setting.partition("=")
-    setattr(Pyro5.config, name, type(getattr(Pyro5.config, name))(float(value)))
+    setattr(config, name, type(getattr(config, name))(float(value)))
 daemon = Pyro5.api.Daemon()
 print(json.dumps(str(daemon.register(Thing(), "thing"))), flush=True)
 threading.Thread(target=lambda: (sys.stdin.read(), daemon.shutdown()), daemon=True).start()
