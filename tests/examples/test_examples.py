@@ -83,6 +83,15 @@ PAIRS = [
         "compressed: 30000 characters came as 156 bytes",
         "plain: 30000 characters came as 31028 bytes",
     )),
+    Example("dataclasses", (
+        "total: Decimal('15.50')",
+        "paid: True Order Status.PAID",
+        "ours is still Status.OPEN",
+        "count: {<Status.OPEN: 'open'>: 1, <Status.PAID: 'paid'>: 2}",
+        "out of stock: rare things 0",
+    ), (
+        "order of Emma placed 2026-03-01T12:00:00+00:00",
+    ), proves=("F133",)),
     Example("errorhook", (
         "the client gets the exception as ever: division by zero",
     ), (
@@ -124,6 +133,17 @@ PAIRS = [
         "percall: 3 instance(s), calls seen [1, 1, 1]",
         "creator: made by the creator",
     )),
+    Example("leases", (
+        "letter: a letter | memo: a memo",
+        "Desk: permanent, Note: leased, Note: session",
+        "renewed for 0.5 seconds; still: a memo",
+        "letter: unknown object",
+        "memo: unknown object",
+        "\nDesk: permanent\n",
+    ), (
+        "reaped: a letter",
+        "reaped: a memo",
+    ), proves=("F059", "F060")),
     Example("logwire", (
         "pyroplug.wire: sent to ",
         "CONNECT flags=0x0",
@@ -143,6 +163,15 @@ PAIRS = [
     ), (
         "Pyro daemon running on ",
     ), server="server_simple.py", proves=("F062",)),
+    Example("numpy-arrays", (
+        "counts: [250 250 250 250] edges: float64 (5,)",
+        "solved: [2. 3.]",
+        "norm: 5.0 float32",
+        "days: 2026-01-01 2026-01-02 2026-01-03",
+        "refused: numpy arrays of dtype object cannot be sent",
+    ), (
+        "got float64 (10, 100)",
+    ), proves=("F142",)),
     Example("oneway", (
         "answers: [None, None, None]",
         "waited for the slow disk: False",

@@ -29,7 +29,7 @@ class Item:
         assert self.gate.wait(PATIENCE)
         return "done"
 
-    def _gotReaped(self) -> None:  # noqa: N802 - Pyro3's name
+    def _gotReaped(self) -> None:
         self.reaped.set()
 
 

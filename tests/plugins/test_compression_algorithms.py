@@ -213,6 +213,7 @@ def test_broken_data(name: str, cut: int, noise: bytes) -> None:
 def test_a_zstd_frame_that_hides_its_size() -> None:
     import zstandard
 
+    options: Any
     for options in ({"write_content_size": False}, {}):
         engine = zstandard.ZstdCompressor(**options).compressobj()
         packed = engine.compress(bytes(1000)) + engine.flush()

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import CommunicationError, Daemon, DaemonError, Proxy, expose, registrations, set_transients_cleanup_age
+from pyroplug.api import (
+    CommunicationError,
+    Daemon,
+    DaemonError,
+    Proxy,
+    expose,
+    registrations,
+    set_transients_cleanup_age,
+)
 from pyroplug.plugins.reaper import reaper_of
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 from pyroplug.testing.transports import in_thread
@@ -47,7 +55,7 @@ class Leased:
     def fail(self) -> None:
         raise ValueError("no")
 
-    def _gotReaped(self) -> None:  # noqa: N802 - Pyro3's name
+    def _gotReaped(self) -> None:
         self.reaped += 1
 
 
@@ -242,7 +250,7 @@ def test_a_reaped_object_that_fails_is_logged(caplog: pytest.LogCaptureFixture) 
         def use(self) -> None:
             pass
 
-        def _gotReaped(self) -> None:  # noqa: N802
+        def _gotReaped(self) -> None:
             raise RuntimeError("not now")
 
     with Served(start=False) as served:
@@ -265,7 +273,7 @@ def test_housekeeping_reaps() -> None:
             def use(self) -> None:
                 pass
 
-            def _gotReaped(self) -> None:  # noqa: N802
+            def _gotReaped(self) -> None:
                 reaped.set()
 
         served.daemon.register(Brief(), "brief", lifetime=0.001)
@@ -290,7 +298,7 @@ def test_many_calls_at_once_and_a_reaper_that_never_rests(serve_threads: Serve) 
             with self.lock:
                 self.running -= 1
 
-        def _gotReaped(self) -> None:  # noqa: N802
+        def _gotReaped(self) -> None:
             with self.lock:
                 self.told += 1
                 if self.running or self.told > 1:

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import uuid
 import zoneinfo
-from collections import OrderedDict, deque, namedtuple
+from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -87,6 +87,11 @@ class Slotted:
         return isinstance(other, Slotted) and (self.a, self.b) == (other.a, other.b)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
 
 
 class Unregistered:
@@ -275,8 +280,8 @@ def test_containers_that_formats_write_by_themselves(wire: Wire, value: Any) -> 
 
 def test_what_is_built_on_a_builtin_type(wire: Wire) -> None:
     """The same, alone and beside something that makes the value be looked at."""
-    Pair = namedtuple("Pair", "a b")  # noqa: PYI024
-    for value in (Level.LOW, Pair(1, 2)):
+    values: list[Any] = [Level.LOW, Pair(1, 2)]
+    for value in values:
         alone, beside = wire.again(value), wire.again([value, {1}])[0]
         assert same(alone, beside)
         assert alone == (list(value) if isinstance(alone, list) else value)
@@ -449,7 +454,7 @@ def array_form(dtype: Any, shape: Any, data: Any, tag: str = "+ndarray") -> dict
 @pytest.mark.parametrize("tag", ["+ndarray", "+numpy"])
 def test_hostile_arrays(wire: Wire, dtype: Any, shape: Any, tag: str) -> None:
     data = "AAAAAAAAAAA=" if wire.name == "json" else bytes(8)
-    with pytest.raises(SerializeError, match="numpy|deep"):
+    with pytest.raises(SerializeError, match=r"numpy|deep"):
         wire.attack(array_form(dtype, shape, data, tag))
 
 
@@ -617,7 +622,7 @@ def test_registering() -> None:
     with pytest.raises(TypeError, match="names of attributes"):
         remote_type(Unregistered, fields=("__class__",), kernel=kernel)
     with pytest.raises(TypeError, match="make it a dataclass"):
-        remote_type(namedtuple("N", "a"), kernel=kernel)  # noqa: PYI024
+        remote_type(Pair, kernel=kernel)
     with pytest.raises(TypeError, match="for classes"):
         remote_type(5, kernel=kernel)  # type: ignore[call-overload]
     kernel.close()
@@ -694,21 +699,22 @@ def test_registered_objects_travel_as_proxies_all_the_same(kernel: Kernel) -> No
 
     remote_type(Account, kernel=kernel)
     with Served("tcp4", kernel=kernel) as served:
-        account = Account("emma")
+        account: Any = Account("emma")
         thing = Thing()
-        thing.fail = lambda value: None  # type: ignore[method-assign,assignment]
+        thing.fail = lambda value: None  # type: ignore[method-assign]
         served.publish(thing)
         for name in ("serpent", "json", "msgpack"):
             proxy = served.proxy()
             proxy._pyroSerializer = name
             assert proxy.echo(account) == account
-            assert type(thing.got) is Account
+            assert isinstance(thing.got, Account)
             served.publish(account, "account")
             back = proxy.echo({"here": [account, {1}]})["here"][0]
             assert type(back).__name__ == "Proxy"
             assert back.name() == "emma"
             back._pyroRelease()
-            thing.got["here"][0]._pyroRelease()
+            received: Any = thing.got
+            received["here"][0]._pyroRelease()
             thing.got = None
             served.daemon.unregister("account")
 
@@ -724,7 +730,7 @@ def test_an_end_that_has_it_not(off: str) -> None:
         proxy = served.proxy(kernel=there)
         assert proxy.echo(datetime.date(2000, 1, 1)) == "2000-01-01"
         assert proxy.echo(Color.RED) == 1
-        with pytest.raises(SerializeError, match="unsupported serialized class|don't know how"):
+        with pytest.raises(SerializeError, match=r"unsupported serialized class|don't know how"):
             proxy.echo(np.arange(3))
     here.close()
     there.close()
@@ -734,7 +740,12 @@ def test_the_handshake_is_plain() -> None:
     with Served(kernel=typed_kernel()) as served:
         served.publish(Thing())
         seen: list[Any] = []
-        served.daemon.validateHandshake = lambda conn, data: seen.append(data) or "hello"  # type: ignore[method-assign,func-returns-value]
+
+        def validate(conn: Any, data: Any) -> str:
+            seen.append(data)
+            return "hello"
+
+        served.daemon.validateHandshake = validate  # type: ignore[method-assign]
         proxy = served.proxy()
         proxy._pyroHandshake = datetime.date(2000, 1, 1)
         assert proxy.echo(datetime.date(2000, 1, 1)) == datetime.date(2000, 1, 1)

@@ -118,6 +118,8 @@ _LINKS = 100
 """How many causes, contexts and members of groups travel with one exception, all together."""
 _LINK_DEPTH = 12
 """How many of them in a row."""
+_LINK_COST = 8
+"""How many levels of nesting each of them counts for on arrival."""
 _ITEMS, _TEXT = 100, 4000
 """How much of their data travels: items of one container, characters of one text."""
 _GROUP: type[Exception] | None = _BUILTIN_EXCEPTIONS.get("ExceptionGroup")  # since Python 3.11
@@ -562,35 +564,37 @@ class _Recreator:
 
     def _members(self, linked: dict[Any, Any], left: int) -> list[Exception]:
         members = linked.get("members")
-        return [self._linked(link, left - 1) for link in members] if isinstance(members, (list, tuple)) else []
+        made = [self._linked(link, left) for link in members] if isinstance(members, (list, tuple)) else []
+        return [exc for exc in made if exc is not None]
 
     def _link(self, exc: BaseException, chain: Any, left: int) -> None:
         """Put the exceptions before ``exc`` where they were."""
         for link in chain if isinstance(chain, (list, tuple)) else ():
-            other = self._linked(link, left - 1)
-            if isinstance(link, dict) and link.get("how") == "cause":
+            other = self._linked(link, left)
+            if other is None:
+                return
+            if link.get("how") == "cause":
                 exc.__cause__ = other
             else:
                 exc.__context__ = other
             exc = other
 
-    def _linked(self, link: Any, left: int) -> Exception:
-        if left <= 0:
-            raise too_deep(self._max_depth)
+    def _linked(self, link: Any, left: int) -> Exception | None:
         name = link.get("class") if isinstance(link, dict) else None
-        if not isinstance(name, str):
-            raise SerializeError("invalid exception: one that belongs to it has no class")
-        attributes = link.get("attributes")
+        left -= _LINK_COST
+        if left <= 0 or not isinstance(name, str):
+            return None
+        attributes, args = link.get("attributes"), link.get("args")
         data = {
             "__class__": name,
             "__exception__": True,
-            "args": link.get("args"),
+            "args": args,
             "attributes": {**(attributes if isinstance(attributes, dict) else {}), LINKED: link},
         }
         made = self._lenient(data, left)
         if isinstance(made, Exception):
             return made
-        args = link.get("args")  # a converter of the program can make anything, or fail
+        # a converter of the program can make anything, or fail
         return RemoteError(name, tuple(args) if isinstance(args, (list, tuple)) else ())
 
     def _lenient(self, value: Any, left: int) -> Any:
@@ -708,9 +712,7 @@ def _build(cls: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     return exc if isinstance(exc, cls) else None
 
 
-def _build_group(
-    cls: type[Exception] | None, linked: Mapping[Any, Any], members: list[Exception]
-) -> Exception | None:
+def _build_group(cls: type[Exception] | None, linked: Mapping[Any, Any], members: list[Exception]) -> Exception | None:
     if cls is None or _GROUP is None or not issubclass(cls, _GROUP) or not members:
         return None
     return _build(cls, (str(linked.get("message")), members))

@@ -32,6 +32,8 @@ PLUGIN = PluginInfo("compression", "compression of payloads: zlib, and zstd or l
 
 FLAG_ZSTD = 0x0080
 FLAG_LZ4 = 0x0100
+MINIMUM = 100
+"""Smaller payloads (bytes) are left alone, as in Pyro5."""
 LEVEL = 4
 """zlib level, as in Pyro5: fast, and the first bytes of a stream are its 78 5e."""
 WINDOW = 23
@@ -178,7 +180,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 class Deflate:
     """The filter of what is sent."""
 
-    def __init__(self, algorithm: Algorithm, minimum: int) -> None:
+    def __init__(self, algorithm: Algorithm = ALGORITHMS["zlib"], minimum: int = MINIMUM) -> None:
         self.flag = algorithm.flag
         self._compress = algorithm.compressor()
         self._minimum = minimum
@@ -210,7 +212,7 @@ def pyro_settings(schema: Schema) -> None:
         Setting(
             "COMPRESSION_MINIMUM",
             int,
-            100,
+            MINIMUM,
             "payloads up to this many bytes are left alone",
             owner="compression",
             minimum=0,
