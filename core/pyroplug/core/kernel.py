@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from .errors import CommunicationError, ConfigError, PluginConflict, PluginError
 from .hookspecs import Hooks, wrap_stream
 from .interfaces import Codec, Serializer, ServerLoopFactory, Stream, Transport
 from .members import Members, compute_members
-from .plan import Inflater, Limits, Plan
+from .plan import Inflater, Limits, Plan, Steps
 from .plugins import Catalog, Choice, PluginInfo, PluginSet
 from .proxy import ProxyAdditions
 from .settings import Schema, Setting, Settings, nearest
@@ -50,6 +51,10 @@ KERNEL_SETTINGS = (
     Setting("CALL_QUEUE_SIZE", int, 1000, "calls that wait for a worker before further ones are refused", minimum=0),
 )
 """The settings of the kernel itself; all others belong to plugins."""
+
+
+MAX_BOUND_PLANS = 64
+"""How many plans of connections are kept for the next ones."""
 
 
 class WireRegister:
@@ -127,6 +132,8 @@ class Kernel:
         self._members: dict[type, Members] = {}
         self._codecs: tuple[int, dict[str, Codec]] | None = None
         self._plans: dict[str, tuple[int, Plan]] = {}
+        self._bound: dict[tuple[Plan | Steps, ...], Plan] = {}
+        self._seen: weakref.WeakSet[Steps] = weakref.WeakSet()
 
         schema = Schema(KERNEL_SETTINGS)
         self.plugins = self._load_plugins(plugins, extra_plugins, settings or {}, environ)
@@ -227,6 +234,7 @@ class Kernel:
                 raise
             self._codecs = None
             self._plans.clear()
+            self._bound.clear()
             return info
 
     def off(self) -> str:
@@ -325,8 +333,21 @@ class Kernel:
 
     def bind(self, connection: Any) -> Plan:
         """The plan of a connection whose handshake is done."""
-        plan: Plan = connection.plan
-        return plan.extended(self.hooks.bind(connection))
+        base: Plan = connection.plan
+        steps = self.hooks.bind(connection)
+        key = (base, *steps)  # by identity
+        plan = self._bound.get(key)
+        if plan is None:
+            plan = base.extended(steps)
+            with self._lock:
+                # what was made for one connection only is gone by the next: it is not kept, nor what it refers to
+                if all(step in self._seen for step in steps):
+                    if len(self._bound) >= MAX_BOUND_PLANS:
+                        self._bound.clear()
+                    self._bound[key] = plan
+                else:
+                    self._seen.update(steps)
+        return plan
 
     # ----------------------------------------------------------------- classes
     def members_of(self, cls: type) -> Members:

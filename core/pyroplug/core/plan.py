@@ -33,9 +33,13 @@ class PayloadFilter(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Steps:
     """What a plugin wants to have done for the calls of one connection.  Every field costs only where used.
+
+    Return the same object for connections that want the same: the plan of a connection for which every plugin
+    returned something that it also returned before is not compiled again.  Neither a ``Steps`` object nor the
+    mappings in it may change.
 
     The functions get the :class:`~pyroplug.core.call.Call`.  One that raises makes the call fail with
     that error, except those of ``on_error``, whose failures are logged.
@@ -78,12 +82,17 @@ class Steps:
 class Adapters(dict[type, "Callable[[Call, Any], Any] | None"]):
     """Result adapters by exact type; misses search the base classes once and are remembered."""
 
+    LIMIT = 1000
+    """How many types are remembered: a program may make new ones all the time."""
+
     def __init__(self, adapters: Iterable[tuple[type, Callable[[Call, Any], Any]]]) -> None:
         super().__init__()
         self._known = tuple(adapters)
 
     def __missing__(self, kind: type) -> Callable[[Call, Any], Any] | None:
         found = next((adapter for known, adapter in self._known if issubclass(kind, known)), None)
+        if len(self) >= self.LIMIT:
+            self.clear()
         self[kind] = found
         return found
 
@@ -100,9 +109,9 @@ class Limits:
     stall_timeout: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything a connection needs to know to handle a call: plain tuples and dicts."""
+    """Everything a connection needs to know to handle a call: plain tuples and dicts.  Connections share it."""
 
     codecs: Mapping[int, Codec]
     """Accepted serializers by wire id."""

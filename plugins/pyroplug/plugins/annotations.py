@@ -33,8 +33,12 @@ def pyro_bind(connection: Any) -> Steps | None:
     if connection.side == "server":
         daemon = connection.endpoint.daemon
         overridden = getattr(daemon.annotations, "__func__", None) is not Daemon.annotations
-        return Steps(before_reply=_of_daemon) if overridden else None
+        return _SERVER if overridden else None
     own, told = _overrides(type(connection.owner()))
+    return _client(own, told) if own or told else _CLIENT
+
+
+def _client(own: Callable[[Any], Mapping[str, Any]] | None, told: Told | None) -> Steps:
     return Steps(
         before_send=_sender(own),
         after_reply=_receiver(told),
@@ -82,6 +86,10 @@ def _of_daemon(call: Call) -> None:
     annotations = call.connection.endpoint.daemon.annotations()
     if annotations:
         call.reply_annotations = {**(call.reply_annotations or {}), **checked(annotations)}
+
+
+_CLIENT = _client(None, None)
+_SERVER = Steps(before_reply=_of_daemon)
 
 
 @hookimpl

@@ -9,6 +9,7 @@ Results that are iterators cannot travel in a batch; that is an error in their p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -148,10 +149,11 @@ def pyro_configure(kernel: Kernel) -> None:
 @hookimpl
 def pyro_bind(connection: Any) -> Steps | None:
     """On the server: run the calls of a batch in place of a method."""
-    if connection.side != "server":
-        return None
-    limit: int = connection.settings.BATCH_MAX_CALLS
+    return _steps(connection.settings.BATCH_MAX_CALLS) if connection.side == "server" else None
 
+
+@functools.lru_cache(maxsize=8)
+def _steps(limit: int) -> Steps:
     def run(call: Call) -> list[Any]:
         if len(call.args) > limit:
             raise DaemonError(f"a batch of {len(call.args)} calls is too long (BATCH_MAX_CALLS is {limit})")

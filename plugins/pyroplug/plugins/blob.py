@@ -334,14 +334,6 @@ def _refuse(blob: SerializedBlob) -> NoReturn:
     raise SerializeError(_ALONE)
 
 
-@hookimpl
-def pyro_bind(connection: Any) -> Steps | None:
-    """Both sides."""
-    if connection.side == "server":
-        return Steps(flags={FLAG_KEEPSERIALIZED: _keep})
-    return Steps(arguments={SerializedBlob: _send})
-
-
 def _send(call: Call) -> None:
     """Client: put the data, or the message that was kept, in place of the arguments."""
     if call.kwargs:
@@ -386,3 +378,13 @@ def _decode(call: Call) -> tuple[str, str, tuple[SerializedBlob], Mapping[str, A
     info, object_id, method = value
     kept = Kept(call.payload, call.serializer_id, call.plan.codecs[call.serializer_id])
     return object_id, method, (SerializedBlob(info, kept, is_blob=True),), {}
+
+
+_CLIENT = Steps(arguments={SerializedBlob: _send})
+_SERVER = Steps(flags={FLAG_KEEPSERIALIZED: _keep})
+
+
+@hookimpl
+def pyro_bind(connection: Any) -> Steps:
+    """Both sides."""
+    return _SERVER if connection.side == "server" else _CLIENT

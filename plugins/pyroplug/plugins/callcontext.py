@@ -288,10 +288,13 @@ def _nothing(call: Call) -> None:
     """A call made while serving another: others may have something to add."""
 
 
+_STEPS = Steps(before_send=_nothing, probe=current_call.get)
+
+
 @hookimpl
-def pyro_bind(connection: Any) -> Steps:
+def pyro_bind(connection: Any) -> Steps | None:
     """Keep the address of a client; have the calls looked at that a method makes."""
     if connection.side == "client":
-        return Steps(before_send=_nothing, probe=current_call.get)
+        return _STEPS
     connection.stash[_ADDRESS] = connection.peer_address
-    return Steps()
+    return None

@@ -246,12 +246,16 @@ def pyro_extensions(kernel: Kernel) -> Iterable[str]:
 def pyro_bind(connection: Any) -> Steps | None:
     """Read what both sides have; compress what this side sends, if it is told to."""
     settings, extensions = connection.settings, connection.extensions
-    agreed = {name: ALGORITHMS[name] for name in ALGORITHMS if name in extensions}
-    inflaters = {algorithm.flag: algorithm.inflate for algorithm in agreed.values()}
+    agreed = tuple(name for name in ALGORITHMS if name in extensions)
     if not settings.COMPRESSION:
-        return Steps(inflaters=inflaters) if inflaters else None
+        return _reading(agreed) if agreed else None
     wanted = settings.COMPRESSION_ALGORITHM
     if wanted == "auto":
         wanted = next(iter(agreed), "zlib")
-    algorithm = agreed.get(wanted, ALGORITHMS["zlib"])
-    return Steps(payload=Deflate(algorithm, settings.COMPRESSION_MINIMUM), inflaters=inflaters)
+    algorithm = ALGORITHMS[wanted if wanted in agreed else "zlib"]
+    return Steps(payload=Deflate(algorithm, settings.COMPRESSION_MINIMUM), inflaters=_reading(agreed).inflaters)
+
+
+@functools.cache  # there are few algorithms
+def _reading(agreed: tuple[str, ...]) -> Steps:
+    return Steps(inflaters={ALGORITHMS[name].flag: ALGORITHMS[name].inflate for name in agreed})

@@ -28,8 +28,11 @@ def _attach(call: Call) -> None:
         call.correlation = wanted.bytes
 
 
+_STEPS = Steps(before_send=_attach, probe=client_side.get)
+
+
 @hookimpl
 def pyro_bind(connection: Any) -> Steps | None:
     """On the client: only calls made in a served call, or after an id was set, have anything to carry."""
     # calls made in a served call are looked at because of the plugin 'callcontext'
-    return Steps(before_send=_attach, probe=client_side.get) if connection.side == "client" else None
+    return _STEPS if connection.side == "client" else None

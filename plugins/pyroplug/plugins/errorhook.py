@@ -24,7 +24,10 @@ def _tell(call: Call, error: BaseException) -> None:
         handler(connection.endpoint.daemon, connection.peer_address, call.method, call.args, call.kwargs, error)
 
 
+_STEPS = Steps(on_error=_tell)
+
+
 @hookimpl
 def pyro_bind(connection: Any) -> Steps | None:
     """On the server: look for a handler when something was raised."""
-    return Steps(on_error=_tell) if connection.side == "server" else None
+    return _STEPS if connection.side == "server" else None

@@ -42,11 +42,16 @@ def oneway(method: F) -> F:
 class Strand:
     """The waiting oneway calls of one connection; at most one of them runs at a time."""
 
-    __slots__ = ("jobs", "running")
+    __slots__ = ("jobs", "pool", "running")
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
         self.jobs: deque[Callable[[], object]] = deque()
         self.running = False
+
+    def submit(self, job: Callable[[], object]) -> None:
+        """Have a job run after those that wait."""
+        self.pool.submit(self, job)
 
 
 _STRAND = StashKey[Strand]()
@@ -168,15 +173,15 @@ def pyro_bind(connection: Any) -> Steps | None:
     if pool is None:
         settings = connection.settings
         pool = daemon.stash.setdefault(_POOL, Pool(settings.ONEWAY_THREADS, settings.ONEWAY_QUEUE_SIZE))
-    strand = connection.stash[_STRAND] = Strand()
+    connection.stash[_STRAND] = Strand(pool)
+    return _STEPS
 
-    def elsewhere(call: Call) -> None:
-        call.runner = submit
 
-    def submit(job: Callable[[], object]) -> None:
-        pool.submit(strand, job)
+def _elsewhere(call: Call) -> None:
+    call.runner = call.connection.stash[_STRAND].submit
 
-    return Steps(flags={FLAG_ONEWAY: elsewhere})
+
+_STEPS = Steps(flags={FLAG_ONEWAY: _elsewhere})
 
 
 @hookimpl

@@ -7,6 +7,7 @@ TRACEBACK_REDACT are shown as ``<hidden>``, also inside the texts of values.  Fo
 
 from __future__ import annotations
 
+import functools
 import itertools
 import linecache
 import re
@@ -202,5 +203,10 @@ def pyro_bind(connection: Any) -> Steps | None:
     """On the server, if it is wanted."""
     settings = connection.settings
     if connection.side == "server" and settings.DETAILED_TRACEBACK:
-        return Steps(format_traceback=DetailedTraceback(settings.TRACEBACK_REDACT, settings.TRACEBACK_MAX_VALUE))
+        return _steps(settings.TRACEBACK_REDACT, settings.TRACEBACK_MAX_VALUE)
     return None
+
+
+@functools.lru_cache(maxsize=8)
+def _steps(redact: str, max_value: int) -> Steps:
+    return Steps(format_traceback=DetailedTraceback(redact, max_value))

@@ -95,13 +95,17 @@ def pyro_system_objects(daemon: Any) -> Mapping[str, Any]:
     return {DAEMON_NAME: StreamMethods(streams)}
 
 
+_CLIENT = Steps(reply_flags={FLAG_ITEMSTREAM: receive_stream})
+_SERVER = Steps(results=[(Iterator, open_stream)], on_error=forget_stream)
+
+
 @hookimpl
 def pyro_bind(connection: Any) -> Steps:
     """Iterators are kept on the server, and become remote iterators on the client."""
     if connection.side == "client":
-        return Steps(reply_flags={FLAG_ITEMSTREAM: receive_stream})
+        return _CLIENT
     connection.stash[SESSION] = Session()
-    return Steps(results=[(Iterator, open_stream)], on_error=forget_stream)
+    return _SERVER
 
 
 @hookimpl

@@ -47,6 +47,25 @@ RETRY_AFTER = 0.5
 """What an OverloadError recommends (seconds)."""
 
 
+class _Refused:
+    """A task that is not going to be run, because too much else is."""
+
+    quick = True
+
+    def __init__(self, task: Task, running: int, waiting: int) -> None:
+        self._task = task
+        self._error = OverloadError(
+            f"server overloaded: {running} calls running (THREADPOOL_SIZE), {waiting} waiting (CALL_QUEUE_SIZE)",
+            RETRY_AFTER,
+        )
+
+    def run(self) -> Message | None:
+        return self._task.refuse(self._error)
+
+    def refuse(self, error: PyroError) -> Message | None:
+        return self._task.refuse(error)
+
+
 class _Ending:
     """Stands for the end of a connection, where the standby looks for a task."""
 
@@ -271,25 +290,24 @@ class ThreadLoop(BaseLoop):
 
     def _run(self, link: Link, task: Task) -> bool:
         """Run a task in place and send its reply; False when the link is in the hands of another thread now."""
-        message: Message | None
         if (self._busy >= self._pool_size or self._queue) and not task.quick:
-            queued, message = self._enqueue(link, task)
-            if queued:
+            now = self._wait_for_worker(link, task)
+            if now is None:
                 return False
-        else:
-            epoch = self._epoch
-            self._current = task
-            if self._napping:
-                self._napping = False
-                self._alarm.set()
-            message = task.run()
-            with self._turn_lock:
-                demoted = self._epoch != epoch
-                if not demoted:  # otherwise it says what the new leader runs
-                    self._current = None
-            if demoted:
-                self._finish(link, message)
-                return False
+            task = now
+        epoch = self._epoch
+        self._current = task
+        if self._napping:
+            self._napping = False
+            self._alarm.set()
+        message = task.run()
+        with self._turn_lock:
+            demoted = self._epoch != epoch
+            if not demoted:  # otherwise it says what the new leader runs
+                self._current = None
+        if demoted:
+            self._finish(link, message)
+            return False
         self._deliver(link, message)
         return True
 
@@ -307,21 +325,17 @@ class ThreadLoop(BaseLoop):
                 if self._epoch == epoch:
                     self._current = None
 
-    def _enqueue(self, link: Link, task: Task) -> tuple[bool, Message | None]:
-        """Let a task wait for a worker (true), or get the reply that refuses it."""
+    def _wait_for_worker(self, link: Link, task: Task) -> Task | None:
+        """Queue a task (None), or say what is to be run in place: the task after all, or its refusal."""
         with self._roles:
-            if len(self._queue) < self._queue_size:
+            if self._busy < self._pool_size and not self._queue:
+                return task  # a worker has become free meanwhile, and would not look into the queue any more
+            waiting = len(self._queue)
+            if waiting < self._queue_size:
                 self._queue.append((link, task))
                 self._roles.notify()
-                return True, None
-            waiting = len(self._queue)
-        return False, task.refuse(
-            OverloadError(
-                f"server overloaded: {self._pool_size} calls running (THREADPOOL_SIZE), "
-                f"{waiting} waiting (CALL_QUEUE_SIZE)",
-                RETRY_AFTER,
-            )
-        )
+                return None
+        return _Refused(task, self._pool_size, waiting)
 
     def _run_queued(self, link: Link, task: Task) -> None:
         try:
