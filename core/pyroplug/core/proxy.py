@@ -317,59 +317,34 @@ class ProxyBase:
 
         :raises CommunicationError: the connection failed; it is closed, the next call opens a new one
         """
-        connection: ClientConnection | None = None
         state = self.__dict__  # attributes of an object with __getattr__ are slow to look up
-        with state["_pyroLock"]:
-            try:
-                connection = state["_pyroConnection"]
-                if connection is None:
-                    connection = self._pyroConnect()
-                if methodname in state["_pyroOneway"]:
-                    flags |= FLAG_ONEWAY
-                return connection.call(
-                    objectId or connection.objectId, methodname, vargs, kwargs, flags, state["_pyroRawWireResponse"]
-                )
-            except BaseException as exc:
-                # a connection that stopped in the middle of a call is of no more use
-                lost = connection is None or connection.busy
-                if lost:
-                    self._pyroDrop()
-                if not lost or not isinstance(exc, CommunicationError):
-                    raise
-                error = exc
-        return self._pyroTryAgain(error, methodname, vargs, kwargs, flags, objectId)
-
-    def _pyroTryAgain(
-        self,
-        error: CommunicationError,
-        methodname: str,
-        vargs: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        flags: int,
-        objectId: str | None,
-    ) -> Any:
-        policies = self._pyroKernel.policies
-        attempt = 1
-        while any(policy(self, methodname, error, attempt) for policy in policies):
-            attempt += 1
-            with self._pyroLock:
-                connection = None
+        attempt = 0
+        while True:
+            connection: ClientConnection | None = None
+            with state["_pyroLock"]:
                 try:
-                    connection = self._pyroConnection or self._pyroConnect()
+                    connection = state["_pyroConnection"]
+                    if connection is None:
+                        connection = self._pyroConnect()
+                    if methodname in state["_pyroOneway"]:
+                        flags |= FLAG_ONEWAY
                     return connection.call(
-                        objectId or connection.objectId, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
+                        objectId or connection.objectId, methodname, vargs, kwargs, flags, state["_pyroRawWireResponse"]
                     )
                 except BaseException as exc:
+                    # a connection that stopped in the middle of a call is of no more use
                     lost = connection is None or connection.busy
                     if lost:
                         self._pyroDrop()
                     if not lost or not isinstance(exc, CommunicationError):
                         raise
                     error = exc
-        try:
-            raise error
-        finally:
-            del error
+            attempt += 1
+            try:
+                if not any(policy(self, methodname, error, attempt) for policy in self._pyroKernel.policies):
+                    raise error
+            finally:
+                del error  # (its traceback has this frame)
 
     # ----------------------------------------------------------------- the connection
     def _pyroBind(self) -> bool:
