@@ -112,7 +112,7 @@ def run(specs: Iterable[Spec], workloads: Iterable[Workload], plan: Plan, say: S
             rows.append(row)
             able: list[Pair] = []
             for spec in specs:
-                if spec.rows and workload.key not in spec.rows:
+                if not _fits(spec, workload):
                     continue
                 pair = _ready(pairs, spec, workload, workloads, folder, cpu, stack, row, plan, say)
                 if pair is not None:
@@ -123,6 +123,11 @@ def run(specs: Iterable[Spec], workloads: Iterable[Workload], plan: Plan, say: S
                 if pair.spec.name in row.results:
                     pair.stop(workload.key)
     return rows
+
+
+def _fits(spec: Spec, workload: Workload) -> bool:
+    name = spec.name.partition("@")[0]  # the same system from another tree is called name@tree
+    return (not spec.rows or workload.key in spec.rows) and (not workload.systems or name in workload.systems)
 
 
 def _ready(
@@ -141,7 +146,7 @@ def _ready(
     key = spec.name, workload.pin
     try:
         if key not in pairs:
-            kinds = {"unix" if w.unix else "tcp" for w in workloads if not spec.rows or w.key in spec.rows}
+            kinds = {"unix" if w.unix else "tcp" for w in workloads if _fits(spec, w)}
             pairs[key] = Pair(spec, folder, cpu if workload.pin else None, kinds)
             stack.callback(pairs[key].end)
         pairs[key].start(workload.key, plan.slice_seconds)

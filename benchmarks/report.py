@@ -42,7 +42,8 @@ def as_text(rows: Iterable[Row]) -> str:
     for row in rows:
         table = [HEAD, *(_cells(row, name) for name in row.results)]
         widths = [max(len(line[column]) for line in table) for column in range(len(HEAD))]
-        lines += ["", f"{row.workload.title}  (limit: {row.workload.limit})"]
+        limit = row.workload.limit
+        lines += ["", row.workload.title + (f"  (limit: {limit})" if limit else "")]
         for line in table:
             first, *rest = (
                 cell.ljust(width) if column == 0 else cell.rjust(width)
@@ -57,7 +58,9 @@ def as_markdown(rows: Iterable[Row]) -> str:
     """Tables for the documentation."""
     lines = []
     for row in rows:
-        lines += ["", f"### {row.workload.title}", "", f"The limit is `{row.workload.limit}`.", ""]
+        limit = row.workload.limit
+        lines += ["", f"### {row.workload.title}", ""]
+        lines += [f"The limit is `{limit}`.", ""] if limit else []
         lines += ["| " + " | ".join(HEAD) + " |", "|---|" + "---:|" * (len(HEAD) - 1)]
         lines += ["| " + " | ".join(_cells(row, name)) + " |" for name in row.results]
         if row.failures:

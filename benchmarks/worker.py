@@ -73,7 +73,7 @@ class _Client:
         begin = time.perf_counter_ns()
         operation(count)
         end = time.perf_counter_ns()
-        return {"count": count, "wall": end - begin, "cpu": time.process_time_ns() - cpu}
+        return {"count": count * WORKLOADS[key].units, "wall": end - begin, "cpu": time.process_time_ns() - cpu}
 
     def stop(self, key: str) -> dict[str, Any]:
         """Close what the workload has opened."""

@@ -7,6 +7,7 @@ operations; only that function is timed.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ RECORD = {
 """A dict of ten fields."""
 
 MEGABYTE = bytes(range(256)) * 4096
+MANY = 1000
+"""Calls in a batch, and items of a stream."""
+TEXT = "0123456789" * 10_000
+"""What a blob holds."""
+
+BOTH = ("pyroplug-thread-msgpack", "pyroplug-thread-serpent", "pyro5-thread-msgpack", "pyro5-thread-serpent")
+"""The systems of workloads that are about something else than loops and formats."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,11 @@ class Workload:
     megabytes: float = 0.0
     """What one operation carries in one direction, for workloads that are shown as MB/s."""
     limit: str = "raw-msgpack"
-    """The system that the ratio to the limit refers to."""
+    """The system that the ratio to the limit refers to; empty where there is none."""
+    systems: tuple[str, ...] = ()
+    """The only systems for it; () for all that can do it."""
+    units: int = 1
+    """How many calls or items one operation consists of; figures are shown for one of these."""
     pin: bool = True
     """Client and server take turns: on one CPU, waking another one does not disturb the measurement."""
 
@@ -81,6 +93,75 @@ def _connect(connect: Connect, stack: ExitStack) -> Operation:
     return operation
 
 
+def _batch(connect: Connect, stack: ExitStack) -> Operation:
+    client = connect()
+    stack.callback(client.close)
+    batch = _has(client.batch)()
+
+    def operation(count: int) -> None:
+        for _ in itertools.repeat(None, count):
+            for _ in itertools.repeat(None, MANY):
+                batch.echo(42)
+            got = list(batch())
+            if len(got) != MANY or got[-1] != 42:
+                raise AssertionError(f"a batch gave {len(got)} results")
+
+    return operation
+
+
+def _oneway(connect: Connect, stack: ExitStack) -> Operation:
+    client = connect()
+    stack.callback(client.close)
+    target: Any = client.target
+
+    def operation(count: int) -> None:
+        wanted = target.fired() + count * MANY
+        for _ in itertools.repeat(None, count * MANY):
+            target.fire(42)
+        give_up = time.monotonic() + 20
+        while target.fired() < wanted:  # sent is not done
+            if time.monotonic() > give_up:
+                raise AssertionError("oneway calls were lost")
+            time.sleep(0.0005)
+
+    return operation
+
+
+def _stream(connect: Connect, stack: ExitStack) -> Operation:
+    client = connect()
+    stack.callback(client.close)
+    target: Any = client.target
+
+    def operation(count: int) -> None:
+        for _ in itertools.repeat(None, count):
+            got = sum(1 for _ in target.numbers(MANY))
+            if got != MANY:
+                raise AssertionError(f"a stream gave {got} items")
+
+    return operation
+
+
+def _blob(connect: Connect, stack: ExitStack) -> Operation:
+    client = connect()
+    stack.callback(client.close)
+    target: Any = client.target
+    make = _has(client.blob)
+    if target.info(make("x", TEXT)) != "x":
+        raise AssertionError("the blob did not arrive as one")
+
+    def operation(count: int) -> None:
+        for _ in itertools.repeat(None, count):
+            target.info(make("x", TEXT))
+
+    return operation
+
+
+def _has(member: Callable[..., Any] | None) -> Callable[..., Any]:
+    if member is None:
+        raise NotImplementedError("this system has no such thing")
+    return member
+
+
 WORKLOADS = {
     workload.key: workload
     for workload in (
@@ -89,6 +170,16 @@ WORKLOADS = {
         Workload("echo-dict", "echo(dict of 10 fields), TCP", _echo(RECORD)),
         Workload("bytes-1mb", "echo(1 MB bytes), TCP", _echo(MEGABYTE), megabytes=1.048576, limit="raw-bytes"),
         Workload("connect", "connect + call + close, TCP", _connect),
+        Workload("batch-1000", "batch of 1000 echo(42), per call", _batch, systems=("raw-msgpack", *BOTH), units=MANY),
+        Workload(
+            "oneway",
+            "1000 oneway calls, until the server has run them, per call",
+            _oneway,
+            systems=("raw-msgpack", *BOTH),
+            units=MANY,
+        ),
+        Workload("stream", "remote generator of 1000 numbers, per item", _stream, limit="", systems=BOTH, units=MANY),
+        Workload("blob-100kb", "SerializedBlob of 100 KB of text, not decoded", _blob, limit="", systems=BOTH),
     )
 }
 """By key, in the order of the report."""

@@ -16,11 +16,24 @@ called once clients can come, with whatever text ``connect`` needs.  A new adapt
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
-__all__ = ["MODULES", "Adapter", "Client", "Echo", "Ready", "Spec", "Target", "adapter", "all_specs", "rows_of"]
+__all__ = [
+    "MODULES",
+    "Adapter",
+    "Client",
+    "Echo",
+    "Ready",
+    "Served",
+    "Spec",
+    "Target",
+    "adapter",
+    "all_specs",
+    "rows_of",
+]
 
 MODULES = ("raw", "ours", "pyro5", "rpyc_")
 """The adapters, in the order of the tables."""
@@ -60,10 +73,47 @@ class Target(Protocol):
 
 @dataclass
 class Client:
-    """A connection.  Later workloads add optional members here (batch, oneway, stream)."""
+    """A connection, with what only some systems have.
+
+    The targets of these also have ``fire`` (oneway), ``fired`` (how many of them were run), ``numbers`` (a generator)
+    and ``info`` (takes a blob).
+    """
 
     target: Target
     close: Callable[[], object]
+    batch: Callable[[], Any] | None = None
+    """Makes something that collects calls, and is called to make them."""
+    blob: Callable[[str, Any], Any] | None = None
+    """Makes a value that stays encoded."""
+
+
+class Served:
+    """The object that Python's remote object systems serve."""
+
+    def __init__(self) -> None:
+        self._fired = 0
+        self._lock = threading.Lock()
+
+    def echo(self, value: Any) -> Any:
+        """Give the value back."""
+        return value
+
+    def fire(self, value: Any) -> None:
+        """Count the calls: a oneway method."""
+        with self._lock:
+            self._fired += 1
+
+    def fired(self) -> int:
+        """How many calls of ``fire`` there were."""
+        return self._fired
+
+    def numbers(self, count: int) -> Iterator[int]:
+        """A generator."""
+        yield from range(count)
+
+    def info(self, blob: Any) -> Any:
+        """What stands on a blob."""
+        return blob.info
 
 
 @dataclass

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from . import Client, Ready, Spec, rows_of
+from . import Client, Ready, Served, Spec, rows_of
 
 SPECS = [
     Spec(
@@ -24,13 +25,6 @@ SPECS = [
 
 def missing() -> str | None:
     return None
-
-
-class Target:
-    """What is served; exposed when the server starts, so that this module can be imported without pyroplug."""
-
-    def echo(self, value: Any) -> Any:
-        return value
 
 
 def make_kernel(spec: Spec) -> Any:
@@ -52,11 +46,12 @@ def _absent(tree: str) -> list[str]:
 
 
 def serve(spec: Spec, address: str | None, ready: Ready) -> None:
-    from pyroplug.api import Daemon, expose
+    from pyroplug.api import Daemon, expose, oneway
 
+    oneway(Served.fire)
     where: dict[str, Any] = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
     with Daemon(kernel=make_kernel(spec), **where) as daemon:
-        ready(str(daemon.register(expose(Target)(), "echo")))
+        ready(str(daemon.register(expose(Served)(), "echo")))
         daemon.requestLoop()
 
 
@@ -66,7 +61,7 @@ def _client_kernel(tree: str, options: tuple[tuple[str, str], ...]) -> Any:
 
 
 def connect(spec: Spec, location: str) -> Client:
-    from pyroplug.api import Proxy
+    from pyroplug.api import BatchProxy, Proxy, SerializedBlob
 
     proxy: Any = Proxy(location, kernel=_client_kernel(spec.tree, tuple(spec.options.items())))
-    return Client(proxy, proxy._pyroRelease)
+    return Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)

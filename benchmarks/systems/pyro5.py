@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from . import Client, Ready, Spec, rows_of
+from . import Client, Ready, Served, Spec, rows_of
 
 SPECS = [
     *(
@@ -29,13 +30,6 @@ def missing() -> str | None:
     return None if Pyro5.api else ""
 
 
-class Target:
-    """What is served."""
-
-    def echo(self, value: Any) -> Any:
-        return value
-
-
 def _configure(spec: Spec) -> None:
     from Pyro5.api import config
 
@@ -45,18 +39,19 @@ def _configure(spec: Spec) -> None:
 
 
 def serve(spec: Spec, address: str | None, ready: Ready) -> None:
-    from Pyro5.api import Daemon, expose
+    from Pyro5.api import Daemon, expose, oneway
 
     _configure(spec)
+    oneway(Served.fire)
     where: dict[str, Any] = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
     daemon = Daemon(**where)
-    ready(str(daemon.register(expose(Target)(), "echo")))
+    ready(str(daemon.register(expose(Served)(), "echo")))
     daemon.requestLoop()
 
 
 def connect(spec: Spec, location: str) -> Client:
-    from Pyro5.api import Proxy
+    from Pyro5.api import BatchProxy, Proxy, SerializedBlob
 
     _configure(spec)
     proxy: Any = Proxy(location)
-    return Client(proxy, proxy._pyroRelease)
+    return Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)

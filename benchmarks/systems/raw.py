@@ -68,10 +68,50 @@ def _serve_msgpack(sock: socket.socket) -> None:
     buffer = memoryview(bytearray(_BUFFER))
     try:
         while True:
-            data = pack(unpack(_receive(sock, buffer)))
+            value = unpack(_receive(sock, buffer))
+            data = pack(value)
             sock.sendall(_LENGTH.pack(len(data)) + data)
+            if type(value) is str and value in _MODES:
+                _MODES[value](sock)
     except (EOFError, OSError):
         sock.close()
+
+
+def _serve_batches(sock: socket.socket) -> None:
+    """Lists of calls, and the lists of their results."""
+    pack, unpack = _codec()
+    buffer = memoryview(bytearray(_BUFFER))
+    while True:
+        data = pack([args[0] for _, args in unpack(_receive(sock, buffer))])
+        sock.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _serve_oneway(sock: socket.socket) -> None:
+    """Messages that get no answer, many with one system call; None asks how many there were."""
+    pack, unpack = _codec()
+    fired = 0
+    pending = b""
+    while True:
+        data = sock.recv(_BUFFER)
+        if not data:
+            raise EOFError
+        pending += data
+        start, end = 0, len(pending)
+        while end - start >= 4:
+            stop = start + 4 + _LENGTH.unpack_from(pending, start)[0]
+            if stop > end:
+                break
+            if unpack(pending[start + 4 : stop]) is None:
+                answer = pack(fired)
+                sock.sendall(_LENGTH.pack(len(answer)) + answer)
+            else:
+                fired += 1
+            start = stop
+        pending = pending[start:]
+
+
+_MODES = {"<batches>": _serve_batches, "<oneway>": _serve_oneway}
+"""Texts after which a connection is for something else than echoes."""
 
 
 def _serve_bytes(sock: socket.socket) -> None:
@@ -131,7 +171,41 @@ def connect(spec: Spec, location: str) -> Client:
         sock.sendall(_LENGTH.pack(len(data)) + data)
         return unpack(_receive(sock, buffer))
 
-    return Client(Echo(echo), sock.close)
+    return Client(_Caller(sock, echo), sock.close, batch=lambda: _Batch(echo))
+
+
+class _Caller(Echo):
+    """Echoes; or else oneway calls."""
+
+    def __init__(self, sock: socket.socket, echo: Callable[[Any], Any]) -> None:
+        super().__init__(echo)
+        self._sock = sock
+        self._pack = _codec()[0]
+        self._oneway = False
+
+    def fire(self, value: Any) -> None:
+        data = self._pack(value)
+        self._sock.sendall(_LENGTH.pack(len(data)) + data)
+
+    def fired(self) -> Any:
+        if not self._oneway:
+            self._oneway = True
+            self.echo("<oneway>")
+        return self.echo(None)
+
+
+class _Batch:
+    def __init__(self, echo: Callable[[Any], Any]) -> None:
+        self._calls: list[Any] = []
+        self._exchange = echo
+        echo("<batches>")
+
+    def echo(self, value: Any) -> None:
+        self._calls.append(("echo", (value,)))
+
+    def __call__(self) -> Any:
+        calls, self._calls = self._calls, []
+        return self._exchange(calls)
 
 
 def _bytes_echo(sock: socket.socket) -> Callable[[bytes], object]:

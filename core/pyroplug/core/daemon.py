@@ -288,9 +288,10 @@ class Daemon:
                 if self._shutting_down:
                     self.close()
             finally:
-                # last: a second signal may ask this very thread to shut down, which must not wait for itself
-                self._loop_thread = None
+                # in this order: a signal handler that runs in this very thread, even inside set(), must see that it
+                # is the loop's own, or it would wait for an event whose lock it interrupted
                 self._loop_ended.set()
+                self._loop_thread = None
 
     def events(self, eventsockets: Iterable[Any]) -> None:
         """Handle the sockets (of ``sockets``) that a foreign event loop found ready; never waits."""

@@ -7,6 +7,7 @@ with a bounded queue (ONEWAY_QUEUE_SIZE); with ONEWAY_THREADED=0 they run in lin
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -42,19 +43,11 @@ def oneway(method: F) -> F:
 class Strand:
     """The waiting oneway calls of one connection; at most one of them runs at a time."""
 
-    __slots__ = ("jobs", "pool", "running")
+    __slots__ = ("jobs", "running")
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    def __init__(self) -> None:
         self.jobs: deque[Callable[[], object]] = deque()
         self.running = False
-
-    def submit(self, job: Callable[[], object]) -> None:
-        """Have a job run after those that wait."""
-        self.pool.submit(self, job)
-
-
-_STRAND = StashKey[Strand]()
 
 
 class Pool:
@@ -130,6 +123,8 @@ class Pool:
 
 
 _POOL = StashKey[Pool]()
+_SUBMIT = StashKey["Callable[[Callable[[], object]], None]"]()
+"""Where a connection has the way to its strand."""
 
 
 @hookimpl
@@ -173,12 +168,12 @@ def pyro_bind(connection: Any) -> Steps | None:
     if pool is None:
         settings = connection.settings
         pool = daemon.stash.setdefault(_POOL, Pool(settings.ONEWAY_THREADS, settings.ONEWAY_QUEUE_SIZE))
-    connection.stash[_STRAND] = Strand(pool)
+    connection.stash[_SUBMIT] = functools.partial(pool.submit, Strand())
     return _STEPS
 
 
 def _elsewhere(call: Call) -> None:
-    call.runner = call.connection.stash[_STRAND].submit
+    call.runner = call.connection.stash[_SUBMIT]
 
 
 _STEPS = Steps(flags={FLAG_ONEWAY: _elsewhere})

@@ -13,8 +13,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
 
 from pyroplug.core.errors import PluginError, SerializeError
 from pyroplug.core.hookspecs import hookimpl
@@ -26,9 +26,6 @@ from pyroplug.core.stash import StashKey
 
 from .codec import OWN, TypedTable, typed_codec
 from .forms import Form, Pack
-
-if TYPE_CHECKING:
-    from pyroplug.core.interfaces import Codec
 
 __all__ = ["PLUGIN", "remote_type"]
 
@@ -47,13 +44,13 @@ class TypeRegister:
         self._kernel = kernel
         self._names: dict[str, type] = {}
         self._lock = threading.Lock()
-        self._codecs: tuple[object, Mapping[int, Codec]] = (None, {})
+        self._steps: tuple[object, Steps] = (None, Steps())
 
-    def codecs(self) -> Mapping[int, Codec]:
+    def steps(self) -> Steps:
         """The codecs that keep types, by wire id; made anew when a setting was changed or a serializer added."""
         kernel = self._kernel
         state = kernel.settings.version, len(kernel.serializers)
-        known = self._codecs
+        known = self._steps
         if known[0] != state:
             with self._lock:
                 made = {
@@ -61,7 +58,7 @@ class TypeRegister:
                     for serializer in list(kernel.serializers.values())
                 }
                 codecs = {wire_id: codec for wire_id, codec in made.items() if codec is not None}
-                self._codecs = known = (state, codecs)
+                self._steps = known = (state, Steps(codecs=codecs))
         return known[1]
 
     def add(self, cls: type, name: str, fields: Iterable[str] | None) -> None:
@@ -241,4 +238,5 @@ def pyro_bind(connection: Any) -> Steps | None:
     if EXTENSION not in connection.extensions:
         return None
     kernel = connection.owner()._pyroKernel if connection.side == "client" else connection.endpoint.daemon.kernel
-    return Steps(codecs=kernel.stash[_REGISTER].codecs())
+    steps: Steps = kernel.stash[_REGISTER].steps()
+    return steps
