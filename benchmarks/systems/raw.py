@@ -57,7 +57,7 @@ def _some(sock: socket.socket, view: memoryview) -> int:
     return count
 
 
-def _codec() -> tuple[Callable[[Any], bytes], Callable[[memoryview], Any]]:
+def _codec() -> tuple[Callable[[Any], bytes], Callable[[bytes | memoryview], Any]]:
     import msgpack
 
     return msgpack.Packer(use_bin_type=True).pack, msgpack.unpackb
@@ -174,11 +174,11 @@ def connect(spec: Spec, location: str) -> Client:
     return Client(_Caller(sock, echo), sock.close, batch=lambda: _Batch(echo))
 
 
-class _Caller(Echo):
+class _Caller:
     """Echoes; or else oneway calls."""
 
     def __init__(self, sock: socket.socket, echo: Callable[[Any], Any]) -> None:
-        super().__init__(echo)
+        self.echo = echo
         self._sock = sock
         self._pack = _codec()[0]
         self._oneway = False

@@ -367,3 +367,15 @@ class TestPickles:
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(PluginError, match=rf"pip install pyroplug\[{name}\]"):
             bind(plugin)
+
+
+@pytest.mark.parametrize("plain", ["text", 5, None, [1, {"a": 2}], {"k": [1]}], ids=repr)
+def test_a_replacement_may_be_a_plain_value(plain: object) -> None:
+    class Sensor:
+        pass
+
+    for plugin in (serpent, json, msgpack):
+        types = TypeTable()
+        types.register_replacement(Sensor, lambda _: plain)
+        codec = bind(plugin, types)
+        assert codec.loads(codec.dumps([Sensor()])) == [plain]

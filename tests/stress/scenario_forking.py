@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import Any
 
-from pyroplug.api import Daemon, expose
+from pyroplug.api import Daemon, default_kernel, expose
 
 
 @expose
@@ -41,6 +41,7 @@ def say(value: Any) -> None:
 
 
 def main() -> None:
+    default_kernel()  # its plugins are loaded once, and not in each child
     reaped: list[int] = []
     most = 0
     with socket.create_server(("127.0.0.1", 0)) as listener:

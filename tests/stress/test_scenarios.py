@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import gc
+import importlib.util
 import itertools
 import json
 import math
@@ -23,7 +24,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from pyroplug.api import (
     BatchProxy,
     CommunicationError,
     ConnectionClosedError,
+    Daemon,
     DaemonError,
     OverloadError,
     Proxy,
@@ -43,7 +45,6 @@ from pyroplug.api import (
     TimeoutError,
     asyncproxy,
     behavior,
-    current_context,
     expose,
     oneway,
     ping,
@@ -52,7 +53,7 @@ from pyroplug.core import proxy as proxy_module
 from pyroplug.core.uri import URI
 from pyroplug.core.wire import CONNECTFAIL
 from pyroplug.plugins.futures import FutureCancelled
-from pyroplug.testing.kernels import LOOPS, PATIENCE, Served, WirePeer, make_kernel
+from pyroplug.testing.kernels import LOOPS, PATIENCE, Served, make_kernel
 from pyroplug.testing.plugins import make_plugin
 from pyroplug.testing.transports import in_thread
 from testkit.timeouts import scaled
@@ -243,6 +244,7 @@ def quick_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scenario_01_a_late_reply_reaches_nobody(loop: str) -> None:
     with serving(loop) as (served, thing):
         proxy = served.proxy()
+        proxy.echo()
         for number in range(5):
             proxy._pyroTimeout = 0.05
             with pytest.raises(TimeoutError):
@@ -325,7 +327,7 @@ def test_scenario_03_large_bodies_both_ways_at_once(loop: str) -> None:
             peer = served.peer()
             peer.hello(serializer="msgpack")
             requests = [peer.call_message("thing", "echo", data, serializer="msgpack") for _ in range(2)]
-            sending = in_thread(lambda: [peer.send(request) for request in requests])
+            sending = in_thread(peer.send, requests)
             sizes = [len(peer.message().payload) for _ in requests]
             sending.result(PATIENCE)
             return sizes
@@ -434,11 +436,14 @@ def test_scenario_11_five_hundred_clients_reconnect_at_once(loop: str) -> None:
 
 @loops
 def test_scenario_12_request_numbers_wrap_around(loop: str) -> None:
-    """70 000 calls on one connection, hundreds of them outstanding at any time."""
+    """Hundreds are outstanding at any time; one of the loops gets more than 65 536 calls on one connection."""
     with serving(loop, transport="memory") as (served, _):
         peer = served.peer()
         peer.hello()
-        total, window = 70_000, 500
+        window = 500
+        begin = 0 if loop == "thread" else 60_000
+        total = 66_000 - begin
+        peer.seq = begin
         sent = 0
 
         def more() -> bytes:
@@ -455,7 +460,7 @@ def test_scenario_12_request_numbers_wrap_around(loop: str) -> None:
                 sending = in_thread(peer.send, more())
             for _ in range(window):
                 received += 1
-                assert peer.message().seq == received & 0xFFFF
+                assert peer.message().seq == (begin + received) & 0xFFFF
         assert sent == total
 
 
@@ -497,19 +502,18 @@ def test_scenario_14_the_same_port_at_once(loop: str) -> None:
     port = 0
     kernel = make_kernel(SERVERTYPE=loop)
     for _ in range(5):
-        with Served(transport="tcp4", kernel=kernel, start=False) as served:
-            # Served knows no port: another daemon beside it
-            daemon = type(served.daemon)("127.0.0.1", port, kernel=kernel)
-            with daemon:
-                port = port or daemon.uriFor("x").port
-                daemon.register(Thing(), "thing")
-                running = in_thread(daemon.requestLoop)
-                clients = [Proxy(daemon.uriFor("thing"), kernel=kernel) for _ in range(5)]
-                assert [client.echo(1) for client in clients] == [1] * 5
-                daemon.shutdown()
-                running.result(PATIENCE)
-                for client in clients:
-                    client._pyroRelease()
+        with Daemon("127.0.0.1", port, kernel=kernel) as daemon:
+            uri = daemon.register(Thing(), "thing")
+            assert uri.port
+            assert uri.port == (port or uri.port)
+            port = uri.port
+            running = in_thread(daemon.requestLoop)
+            clients = [Proxy(uri, kernel=kernel) for _ in range(5)]
+            assert [client.echo(1) for client in clients] == [1] * 5
+            daemon.shutdown()
+            running.result(PATIENCE)
+            for client in clients:
+                client._pyroRelease()
 
 
 # ============================================================================= threads and deadlocks
@@ -651,9 +655,9 @@ def test_scenario_19_a_callback_into_a_client_that_holds_a_lock() -> None:
         served.publish(Caller())
         mine.publish(Listener(), "listener")
         proxy, listener = served.proxy(), mine.daemon.proxyFor("listener")
-        proxy._pyroTimeout = 0.3
         with lock:
             assert proxy.call(listener, "free") == "free"
+            proxy._pyroTimeout = 0.3
             with pytest.raises(TimeoutError):
                 proxy.call(listener, "locked")
         proxy._pyroTimeout = PATIENCE
@@ -874,6 +878,64 @@ def test_scenario_26_a_blocking_method_stops_nobody_else() -> None:
         assert running.result(PATIENCE) == "done"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="needs gevent")
+@loops
+def test_scenario_27_a_process_that_gevent_has_patched(loop: str) -> None:
+    """As client of another process, and as server and clients in one."""
+    program = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import gevent
+from pyroplug.api import Daemon, Kernel, Proxy, expose
+class Thing:
+    @expose
+    def echo(self, value): return value
+def client(uri, number):
+    with Proxy(uri, kernel=kernel) as proxy:
+        proxy._pyroTimeout = 10
+        return [proxy.echo([number, call]) for call in range(10)] == [[number, call] for call in range(10)]
+kernel = Kernel(settings={"SERVERTYPE": sys.argv[2]})
+with Daemon("127.0.0.1", kernel=kernel) as daemon:
+    mine = daemon.register(Thing())
+    serving = gevent.spawn(daemon.requestLoop)
+    clients = [gevent.spawn(client, uri, number) for uri in (mine, sys.argv[1]) for number in range(10)]
+    print(all(each.get(timeout=20) for each in clients))
+    daemon.shutdown()
+    serving.get(timeout=10)
+kernel.close()
+"""
+    with serving(loop) as (served, _):
+        done = run_client(program, str(served.daemon.uriFor("thing")), loop)
+        assert (done.stdout.strip(), done.stderr, done.returncode) == ("True", "", 0)
+
+
+@loops
+def test_scenario_28_shutdown_when_a_client_goes(loop: str) -> None:
+    """``clientDisconnect`` runs in a thread of the loop, which cannot wait for its own end."""
+    with serving(loop) as (served, _):
+        took: list[float] = []
+        told = threading.Event()
+
+        def gone(conn: Any) -> None:
+            if not took:
+                started = time.monotonic()
+                took.append(0)
+                served.daemon.shutdown()
+                took[0] = time.monotonic() - started
+                told.set()
+
+        served.daemon.clientDisconnect = gone  # type: ignore[method-assign]
+        proxy, other = served.proxy(), served.proxy()
+        assert [proxy.echo(1), other.echo(2)] == [1, 2]
+        proxy._pyroRelease()
+        assert told.wait(PATIENCE)
+        assert took[0] < scaled(2)  # SHUTDOWN_TIMEOUT is 5
+        assert served.join(scaled(3))
+        with pytest.raises(CommunicationError):
+            other.echo()
+
+
 # ============================================================================= processes, pickling
 def test_scenario_38_looking_at_a_proxy_touches_no_network() -> None:
     import copy
@@ -973,12 +1035,16 @@ def test_scenario_41_thousands_of_connections_leave_nothing(loop: str) -> None:
             return count
 
         gone = itertools.count()
-        served.daemon.clientDisconnect = lambda conn: next(gone)  # type: ignore[method-assign]
-        warm = cycles(500, scaled(5))
+
+        def count_it(conn: Any) -> None:
+            next(gone)
+
+        served.daemon.clientDisconnect = count_it  # type: ignore[method-assign]
+        warm = cycles(300, scaled(5))
         assert eventually(lambda: _peek(gone) >= warm)
         gc.collect()
         before = (descriptors(), threading.active_count(), resident())
-        more = cycles(3000, scaled(2.5))
+        more = cycles(3000, scaled(2))
         assert more > 100
         assert eventually(lambda: _peek(gone) >= warm + more)
         gc.collect()
@@ -1000,10 +1066,12 @@ def test_scenario_42_an_error_keeps_no_proxy_alive() -> None:
             for number in range(20):
                 proxy = Proxy(served.daemon.uriFor("thing"), kernel=served.kernel)
                 alive = weakref.ref(proxy)
-                try:
+                args: tuple[Any, ...] = ()
+                try:  # pytest.raises would keep the traceback itself
                     proxy.fail("ValueError", number)
                 except ValueError as error:
-                    assert error.args == (number,)
+                    args = error.args
+                assert args == (number,)
                 del proxy
                 assert alive() is None
         finally:
@@ -1146,12 +1214,15 @@ def test_scenario_47_a_weak_object_dies_while_it_is_called() -> None:
 
             def call(proxy: Proxy, begin: threading.Barrier = begin) -> bool:
                 begin.wait(PATIENCE)
-                for number in range(1000):
+                end = time.monotonic() + PATIENCE
+                for number in itertools.count():
+                    if time.monotonic() > end:
+                        return False
                     try:
                         assert proxy.echo(number) == number
-                    except DaemonError as error:
+                    except (DaemonError, CommunicationError) as error:  # the latter from who had no connection yet
                         return "unknown object" in str(error)
-                return False
+                raise AssertionError
 
             calls = [in_thread(call, proxy) for proxy in proxies]
             begin.wait(PATIENCE)
@@ -1201,9 +1272,11 @@ def test_scenario_48_errors_that_cannot_travel() -> None:
         proxy = served.proxy()
         proxy._pyroBind()
         connection = proxy._pyroConnection
-        for method, text in (("attribute", "odd"), ("argument", "ValueError"), ("nested", "inner"), ("unbuildable", "")):
-            with pytest.raises((PyroError, UnicodeDecodeError), match=text):
+        errors = {"attribute": "odd", "argument": "ValueError", "nested": "inner", "unbuildable": "UnicodeDecodeError"}
+        for method, text in errors.items():
+            with pytest.raises((PyroError, UnicodeDecodeError)) as caught:
                 getattr(proxy, method)()
+            assert text in "".join([str(caught.value), *getattr(caught.value, "_pyroTraceback", ())])
             assert proxy._pyroConnection is connection
 
 
@@ -1296,10 +1369,15 @@ VALUES = [
     0.1 + 0.2,
     (1, (2, [3])),
     [1, (2,)],
-    {1: "one", (2, 3): "pair"},
+    {"1": "text", "": b"nothing \0"},
     {1, 2},
     datetime.datetime(2024, 2, 29, 12, 30, 15, 123456, datetime.timezone(datetime.timedelta(hours=5, minutes=30))),
 ]
+
+
+def listed(value: Any) -> Any:
+    """With lists where there are tuples, except in keys."""
+    return [listed(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 @pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack", "marshal"])
@@ -1308,15 +1386,22 @@ def test_scenario_53_values_keep_their_types(serializer: str) -> None:
         proxy = served.proxy()
         proxy._pyroSerializer = serializer
         for value in VALUES:
+            if serializer in ("json", "msgpack"):  # which have no tuples, as documented
+                value = listed(value)
             again = proxy.echo(value)
             assert again == value
             assert type(again) is type(value)
         assert math.isnan(proxy.echo(math.nan))
         assert bytes(proxy.echo(memoryview(b"view \0"))) == b"view \0"
-        try:
-            assert proxy.echo("half a pair: \ud800") == "half a pair: \ud800"
-        except (SerializeError, UnicodeError):
-            pass  # refused, and not sent as something else
+        # json has keys of text only, as documented
+        assert proxy.echo({1: "one"}) == ({"1": "one"} if serializer == "json" else {1: "one"})
+        connection = proxy._pyroConnection
+        for value in ("half a pair: \ud800", {(1, 2): "pair"}):
+            try:
+                assert proxy.echo(value) == value
+            except (SerializeError, UnicodeError):
+                pass  # refused, and not turned into something else
+        assert proxy._pyroConnection is connection
         assert proxy.echo(1) == 1
 
 
@@ -1337,7 +1422,7 @@ def test_scenario_54_batches(loop: str) -> None:
         calls.numbers(3)
         results = calls()
         assert next(results) == 2
-        with pytest.raises(SerializeError, match="iterator"):
+        with pytest.raises(SerializeError, match="serialize"):  # no streams in batches
             next(results)
         for number in range(10):
             calls.note(number)
@@ -1365,7 +1450,7 @@ def test_scenario_55_hooks_that_fail_or_are_slow_lose_no_reply() -> None:
     plugin = make_plugin("troubled", pyro_bind=bind, pyro_opened=fail, pyro_closed=fail)
     with serving(extra_plugins=[plugin]) as (served, _):
         served.daemon.methodcall_error_handler = fail
-        served.daemon.clientDisconnect = fail  # type: ignore[method-assign]
+        served.daemon.clientDisconnect = lambda conn: fail()  # type: ignore[method-assign]
         proxy = served.proxy()
         proxy.echo()
         connection = proxy._pyroConnection

@@ -329,7 +329,9 @@ class Daemon:
         self._shutting_down = True
         self.transportServer.shutdown()
         call = current_call.get()
-        if self._loop_thread == threading.get_ident() or (call and call.connection.endpoint is self._endpoint):
+        inside = getattr(self.transportServer, "is_own_thread", bool)()  # such as in clientDisconnect
+        inside = inside or self._loop_thread == threading.get_ident()
+        if inside or (call and call.connection.endpoint is self._endpoint):
             if self._loop_thread is None:
                 # a foreign event loop drives us, and the call that asked for this is still to be answered
                 threading.Thread(target=self.close, name="pyroplug-shutdown", daemon=True).start()

@@ -335,7 +335,7 @@ class Kernel:
         """The plan of a connection whose handshake is done."""
         base: Plan = connection.plan
         steps = self.hooks.bind(connection)
-        key = (base, *steps)  # by identity
+        key: tuple[Plan | Steps, ...] = (base, *steps)  # by identity
         plan = self._bound.get(key)
         if plan is None:
             plan = base.extended(steps)

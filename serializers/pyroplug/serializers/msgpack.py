@@ -42,6 +42,9 @@ __all__ = ["PLUGIN", "MsgpackSerializer", "pyro_serializers"]
 
 PLUGIN = PluginInfo("msgpack", "serializer msgpack: fast and binary")
 
+PACKED = frozenset({str, bytes, bytearray, int, float, bool, type(None), dict, list, tuple})
+"""What the library packs without asking us."""
+
 _TAG = b"__class__"
 _UNDERSCORE = 0x5F
 """A single byte is found much faster than several; and never ask for those with "in", which makes an exception."""
@@ -143,7 +146,8 @@ class _MsgpackCodec:
         if self._types.has_replacements:
             other = self._types.replace(obj)
             if other is not NOT_REPLACED:
-                return self._default_form(other)
+                # a converter may have made something that the format knows: it packs that by itself
+                return other if type(other) in PACKED else self._default_form(other)
         return self._default_form(obj)
 
     def _default_form(self, obj: Any) -> Any:

@@ -147,6 +147,10 @@ class ThreadLoop(BaseLoop):
             self._end_of_run.release()
         self._waker.wake()
 
+    def is_own_thread(self) -> bool:
+        """Whether this is one of the loop's threads, which cannot wait for their own end."""
+        return threading.current_thread() in self._threads
+
     def _keep_house(self) -> None:
         now = time.monotonic()
         if now >= self._next_housekeeping:
