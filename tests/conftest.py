@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
     path: Path | None = config.getoption("--features-report")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(FeatureReport(path), "feature-report")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # started in the background by a shell: the programs that tests interrupt would inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stretch_timeout() -> None:
