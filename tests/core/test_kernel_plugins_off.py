@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
+import uuid
 from typing import Any
 
 import pytest
 
 from pyroplug.api import (
+    BatchProxy,
     CommunicationError,
     ConfigError,
     Daemon,
@@ -15,7 +18,9 @@ from pyroplug.api import (
     PluginError,
     Proxy,
     PyroError,
+    SerializedBlob,
     SerializeError,
+    current_context,
     expose,
     oneway,
     ping,
@@ -183,9 +188,14 @@ def test_without_daemonobject() -> None:
 def test_without_ping() -> None:
     with serve("ping") as served:
         proxy = served.proxy()
-        with pytest.raises(CommunicationError):
+        with pytest.raises(PluginError, match="ping"):
             ping(proxy)
         assert proxy.echo(1) == 1
+        # a client that has it meets a server that has not: that hangs up, as for any message it does not know
+        with Proxy(served.daemon.uriFor("thing"), kernel=make_kernel()) as other:
+            with pytest.raises(CommunicationError):
+                ping(other)
+            assert other.echo(1) == 1
 
 
 def test_without_compression() -> None:
@@ -234,3 +244,79 @@ def test_disabled_wins_over_everything() -> None:
     with pytest.raises(DaemonError), Served(kernel=without("proxies")) as served:
         served.daemon.uriFor(object())
     assert PATIENCE > 0
+
+
+# --------------------------------------------------------------------------- whoever uses what is off hears of it
+@expose
+class Wanting:
+    """Methods that need plugins on the server."""
+
+    def echo(self, value: Any = None) -> Any:
+        return value
+
+    def items(self) -> Any:
+        yield from range(3)
+
+    def track(self) -> None:
+        current_context.track_resource(self)
+
+    def close(self) -> None:
+        raise AssertionError
+
+    def remember(self) -> None:
+        current_context.session.thing = 5
+
+    @property
+    def number(self) -> int:
+        return 5
+
+
+USES: dict[str, Any] = {
+    "annotations": lambda proxy: _saying("annotations", {"ABCD": b"x"}, proxy.echo),
+    "attributes": lambda proxy: proxy._pyroInvoke("__getattr__", ("number",), {}),
+    "batch": lambda proxy: BatchProxy(proxy).echo(1),
+    "blob": lambda proxy: proxy.echo(SerializedBlob("info", [1])),
+    "correlation": lambda proxy: _saying("correlation_id", uuid.uuid4(), proxy.echo),
+    "futures": lambda proxy: proxy._pyroAsync(),
+    "ping": ping,
+    "resources": lambda proxy: proxy.track(),
+    "session": lambda proxy: proxy.remember(),
+    "streaming": lambda proxy: list(proxy.items()),
+}
+
+
+def _saying(name: str, value: Any, call: Any) -> None:
+    def run() -> None:
+        setattr(current_context, name, value)
+        call()
+
+    contextvars.copy_context().run(run)
+
+
+@pytest.mark.parametrize("name", sorted(USES))
+def test_whoever_uses_a_plugin_that_is_off_is_told_its_name(name: str) -> None:
+    with Served("memory", kernel=without(name)) as served:
+        served.publish(Wanting())
+        proxy = served.proxy()
+        assert proxy.echo(5) == 5
+        with pytest.raises((PyroError, AttributeError), match=name):
+            USES[name](proxy)
+        assert proxy.echo(6) == 6
+
+
+@pytest.mark.feature("F148")
+def test_without_autoproxy_an_object_travels_as_a_copy_and_a_proxy_has_to_be_returned() -> None:
+    @expose
+    class Maker:
+        def copy(self) -> Any:
+            return self
+
+        def proxy(self) -> Any:
+            return served.daemon.proxyFor(self)
+
+    with Served("memory", kernel=without("autoproxy")) as served:
+        served.publish(Maker())
+        proxy = served.proxy()
+        with pytest.raises(SerializeError, match="unsupported serialized class"):
+            proxy.copy()
+        assert isinstance(proxy.proxy(), Proxy)

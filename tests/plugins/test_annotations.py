@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import Daemon, ProtocolError, Proxy, current_context, expose, oneway
+from pyroplug.api import Daemon, PluginError, ProtocolError, Proxy, current_context, expose, oneway
 from pyroplug.core.wire import RESULT
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
@@ -239,10 +239,14 @@ def test_binary_data_beside_the_items_of_a_stream(serve_threads: Serve) -> None:
     assert got == [(0, b"\0\0\0"), (1, b"\1\1\1"), (2, b"\2\2\2")]
 
 
-def test_without_the_plugin_nothing_is_sent() -> None:
+def test_without_the_plugin_nothing_is_sent_and_the_caller_is_told() -> None:
     kernel = make_kernel(environ={"PYRO_DISABLE_PLUGINS": "annotations"})
     with Served(kernel=kernel) as served:
         served.publish(Thing())
+        proxy = served.proxy()
         current_context.annotations = {"ABCD": b"1"}
-        assert served.proxy().swap() == {}
+        with pytest.raises(PluginError, match="annotations"):
+            proxy.swap()
+        current_context.annotations = {}
+        assert proxy.swap() == {}
     kernel.close()

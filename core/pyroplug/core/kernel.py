@@ -15,7 +15,7 @@ from .hookspecs import Hooks, wrap_stream
 from .interfaces import Codec, Serializer, ServerLoopFactory, Stream, Transport
 from .members import Members, compute_members
 from .plan import Inflater, Limits, Plan, Steps
-from .plugins import Catalog, Choice, PluginInfo, PluginSet
+from .plugins import SWITCHED_OFF, Catalog, Choice, PluginInfo, PluginSet
 from .proxy import ProxyAdditions
 from .settings import Schema, Setting, Settings, nearest
 from .stash import Stash
@@ -242,6 +242,20 @@ class Kernel:
         off = sorted(self.plugins.reasons)
         return f" (plugins that are off: {', '.join(off)})" if off else ""
 
+    def require(self, name: str) -> None:
+        """Refuse to go on without a plugin.
+
+        :raises PluginError: it is off, and why
+        """
+        if name not in self.plugins.loaded:
+            why = self.plugins.reasons.get(name, "it is not installed")
+            raise PluginError(f"this needs the plugin {name!r}, which is off: {why}", name)
+
+    def _switched_off(self) -> str:
+        """The plugins that somebody switched off, as a remark for refusals; empty by default."""
+        off = sorted(name for name, why in self.plugins.reasons.items() if why == SWITCHED_OFF)
+        return f" (switched off here: plugin {', '.join(off)})" if off else ""
+
     def close(self) -> None:
         """Let the plugins release what they hold; the kernel is of no use afterwards."""
         for name in reversed(self.plugins.loaded):
@@ -327,6 +341,7 @@ class Kernel:
             inflaters=self.wire.inflaters,
             flag_mask=sum(self.wire.inflaters) | FLAG_ONEWAY,
             extensions=self.extensions,
+            switched_off=self._switched_off(),
         )
         self._plans[key] = (settings.version, plan)
         return plan

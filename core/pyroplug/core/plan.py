@@ -144,6 +144,8 @@ class Plan:
     format_traceback: Callable[[BaseException], list[str]] | None = None
     extensions: frozenset[str] = frozenset()
     """What this side can do beyond the protocol of old peers; offered and accepted in the handshake."""
+    switched_off: str = ""
+    """A remark for what is refused: the plugins that somebody switched off, one of which may be the reason."""
     flag_mask: int = 0
     """The request flags that need anything at all."""
 

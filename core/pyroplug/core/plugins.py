@@ -22,12 +22,14 @@ from .errors import ConfigError, PluginConflict, PluginError
 from .hookspecs import PROJECT, HookSpecs
 from .settings import nearest
 
-__all__ = ["GROUP", "OWN_DISTRIBUTION", "Catalog", "Choice", "Found", "PluginInfo", "PluginSet"]
+__all__ = ["GROUP", "OWN_DISTRIBUTION", "SWITCHED_OFF", "Catalog", "Choice", "Found", "PluginInfo", "PluginSet"]
 
 log = logging.getLogger("pyroplug.plugins")
 
 GROUP = "pyroplug.plugins"
 OWN_DISTRIBUTION = "pyroplug"
+SWITCHED_OFF = "disabled by PYRO_DISABLE_PLUGINS or PYRO_PLUGINS"
+"""The reason of plugins that somebody took out of the default."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ class PluginSet:
             if item.name not in names:
                 self.reasons[item.name] = off
         for name in choice.minus:
-            self.reasons[name] = "disabled by PYRO_DISABLE_PLUGINS or PYRO_PLUGINS"
+            self.reasons[name] = SWITCHED_OFF
         # objects given by the program are named by being given
         named |= {item.name for item in self.catalog if item.entry is None}
         return _Wanted((names | {i.name for i in self.catalog if i.entry is None}) - set(choice.minus), named)

@@ -104,6 +104,10 @@ class ClientRuntime(Protocol):
         """Object id and method that tell the members of an object, for servers that do not tell by themselves."""
         ...
 
+    def require(self, name: str) -> None:
+        """Raise PluginError if that plugin is off."""
+        ...
+
     def off(self) -> str:
         """The plugins that are there but off, as a remark for error texts; empty when there are none."""
         ...

@@ -44,9 +44,11 @@ class BatchProxy:
     It may be used again then, for further calls.
 
     :param proxy: what makes the call in the end
+    :raises PluginError: the plugin is off in the proxy's kernel
     """
 
     def __init__(self, proxy: ProxyBase) -> None:
+        proxy._pyroKernel.require(PLUGIN.name)
         self._proxy = proxy
         self._calls: list[Triple] = []
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from pyroplug.core.call import Call
-from pyroplug.core.errors import RemoteProtocolError, SerializeError
+from pyroplug.core.errors import PluginError, RemoteProtocolError, SerializeError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import WireRegister
 from pyroplug.core.plan import Steps
@@ -81,6 +81,10 @@ class SerializedBlob:
 
     def __reduce__(self) -> NoReturn:
         raise SerializeError(_ALONE)
+
+    def __getstate__(self) -> NoReturn:
+        # asked for by a type table that this plugin has taught nothing
+        raise PluginError("a SerializedBlob needs the plugin 'blob', which is off in this kernel", PLUGIN.name)
 
     def __repr__(self) -> str:
         return f"<SerializedBlob {self.info!r}, {'received' if self._contains_blob else 'local'}>"

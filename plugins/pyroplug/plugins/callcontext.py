@@ -291,10 +291,27 @@ def _nothing(call: Call) -> None:
 _STEPS = Steps(before_send=_nothing, probe=current_call.get)
 
 
+def _refuse(call: Call) -> None:
+    """Without the plugins that carry them, what was said would be lost without a word."""
+    side = ClientSide.here()
+    if side is None:
+        return
+    kernel = call.connection.owner()._pyroKernel
+    if side.annotations:
+        kernel.require("annotations")
+    if side.correlation_id is not None:
+        kernel.require("correlation")
+
+
+_REFUSING = Steps(before_send=_refuse)
+
+
 @hookimpl
 def pyro_bind(connection: Any) -> Steps | None:
     """Keep the address of a client; have the calls looked at that a method makes."""
     if connection.side == "client":
-        return _STEPS
+        proxy = connection.owner()
+        complete = proxy is None or {"annotations", "correlation"} <= proxy._pyroKernel.plugins.loaded.keys()
+        return _STEPS if complete else _REFUSING
     connection.stash[_ADDRESS] = connection.peer_address
     return None

@@ -29,7 +29,9 @@ def ping(proxy: ProxyBase) -> None:
     """Send a ping over a proxy's connection (connecting if need be) and wait for the answer.
 
     :raises CommunicationError: none came, or something else did; the connection is closed then
+    :raises PluginError: the plugin is off in the proxy's kernel
     """
+    proxy._pyroKernel.require(PLUGIN.name)
     with proxy._pyroLock:
         proxy._pyroBind()
         connection = proxy._pyroConnection
