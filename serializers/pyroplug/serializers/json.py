@@ -137,7 +137,7 @@ class JsonSerializer:
         """A codec; raises ConfigError when JSON_MODULE cannot be used."""
         name = str(getattr(settings, "JSON_MODULE", "json"))
         if name == "json":
-            return _JsonCodec(types, _standard, json.loads, max_depth(settings))
+            return _JsonCodec(types, _standard, _standard_loads, max_depth(settings))
         encode, decode = _other_module(name)
         return _JsonCodec(types, encode, decode, max_depth(settings))
 
@@ -145,9 +145,38 @@ class JsonSerializer:
 def _standard(default: Callable[[Any], Any]) -> tuple[Encode, Encode]:
     # made once: json.dumps() with arguments makes an encoder for each call
     return (
-        json.JSONEncoder(ensure_ascii=False, default=default).encode,
+        _in_c(default) or json.JSONEncoder(ensure_ascii=False, default=default).encode,
         json.JSONEncoder(default=default).encode,
     )
+
+
+def _in_c(default: Callable[[Any], Any]) -> Encode | None:
+    """The encoder in C by itself, where there is one: JSONEncoder makes a new one for each value.
+
+    Without markers for values that contain themselves: those end in a RecursionError, which is handled.
+    """
+    make = getattr(json.encoder, "c_make_encoder", None)
+    quote = json.encoder.encode_basestring
+    if make is None:
+        return None
+    encode = make(None, default, quote, None, ": ", ", ", False, False, True)
+
+    def encoded(value: Any) -> str:
+        return quote(value) if isinstance(value, str) else "".join(encode(value, 0))
+
+    return encoded
+
+
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def _standard_loads(text: str) -> Any:
+    # what json.loads() adds is for blanks before and after the value
+    if text[:1] not in " \t\n\r":
+        value, end = _raw_decode(text)
+        if end == len(text):
+            return value
+    return json.loads(text)
 
 
 def _other_module(
