@@ -160,6 +160,9 @@ class ServerProcess:
     def send_signal(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # a signal takes effect when the process is scheduled: until then it may still answer a call
+            os.waitpid(self.process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
         if self.process is not None:
