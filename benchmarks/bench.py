@@ -11,13 +11,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # started as a file, and yet part of a package
 
-from benchmarks import report  # noqa: E402
+from benchmarks import charts, report  # noqa: E402
 from benchmarks.measure import Plan, Row, run  # noqa: E402
 from benchmarks.systems import all_specs  # noqa: E402
 from benchmarks.workloads import WORKLOADS  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 DOCS = ROOT / "docs" / "benchmarks.md"
+CHARTS = ROOT / "docs" / "benchmarks"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 FULL = Plan(rounds=15, slice_seconds=0.25)
@@ -64,7 +65,7 @@ def main() -> int:
 
 
 def write_docs(rows: list[Row], plan: Plan) -> None:
-    """Replace the part of the document that holds the results."""
+    """Replace the part of the document that holds the results, and draw the charts."""
     text = DOCS.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
@@ -74,7 +75,9 @@ def write_docs(rows: list[Row], plan: Plan) -> None:
         f"Measured on {machine['date']} with Python {machine['python']} on {machine['system']}; {versions}; "
         f"{plan.rounds} rounds of {plan.slice_seconds:g} s."
     )
-    DOCS.write_text(f"{before}{BEGIN}\n\n{about}\n\n{report.as_markdown(rows)}\n\n{END}{after}", encoding="utf-8")
+    pictures = {key: path.relative_to(DOCS.parent).as_posix() for key, path in charts.draw(rows, CHARTS).items()}
+    tables = report.as_markdown(rows, pictures)
+    DOCS.write_text(f"{before}{BEGIN}\n\n{about}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

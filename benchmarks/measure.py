@@ -169,7 +169,7 @@ def _rounds(row: Row, pairs: list[Pair], plan: Plan, say: Say) -> None:
         for pair in [*able[turn:], *able[:turn]]:
             name = pair.spec.name
             try:
-                wall, cpu = pair.run(workload.key, kind, timeout)
+                wall, cpu = pair.run(workload.key, kind, timeout, workload.server_only)
             except WorkerError as exc:
                 row.failures[name] = str(exc)
                 row.results.pop(name, None)

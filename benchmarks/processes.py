@@ -137,14 +137,15 @@ class Pair:
         """Get ready for a workload."""
         self._client.ask("start", key, slice_seconds)
 
-    def run(self, key: str, kind: str, timeout: float) -> tuple[float, float | None]:
-        """One slice: microseconds per operation by the clock, and of CPU on both sides together."""
+    def run(self, key: str, kind: str, timeout: float, server_only: bool = False) -> tuple[float, float | None]:
+        """One slice: microseconds per operation by the clock, and of CPU on both sides together (or the server's)."""
         server = self._servers[kind]
         before = server.cpu_time()
         answer = self._client.ask("run", key, timeout=timeout)
         after = server.cpu_time()
         count = answer["count"]
-        cpu = None if before is None or after is None else (after - before + answer["cpu"]) / count / 1000
+        clients = 0 if server_only else answer["cpu"]
+        cpu = None if before is None or after is None else (after - before + clients) / count / 1000
         return answer["wall"] / count / 1000, cpu
 
     def stop(self, key: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.measure import Plan, Row
@@ -54,12 +54,14 @@ def as_text(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(rows: Iterable[Row]) -> str:
-    """Tables for the documentation."""
+def as_markdown(rows: Iterable[Row], pictures: Mapping[str, str]) -> str:
+    """Tables for the documentation, with a picture before each for whose workload there is one (paths by key)."""
     lines = []
     for row in rows:
         limit = row.workload.limit
         lines += ["", f"### {row.workload.title}", ""]
+        if row.workload.key in pictures:
+            lines += [f"![{row.workload.title}]({pictures[row.workload.key]})", ""]
         lines += [f"The limit is `{limit}`.", ""] if limit else []
         lines += ["| " + " | ".join(HEAD) + " |", "|---|" + "---:|" * (len(HEAD) - 1)]
         lines += ["| " + " | ".join(_cells(row, name)) + " |" for name in row.results]
@@ -73,7 +75,7 @@ def machine() -> dict[str, Any]:
     versions: dict[str, str] = {}
     from importlib.metadata import PackageNotFoundError, version
 
-    for name in ("pyroplug", "Pyro5", "rpyc", "msgpack", "serpent"):
+    for name in ("pyroplug", "Pyro5", "Pyro4", "rpyc", "grpcio", "thriftpy2", "zerorpc", "msgpack", "serpent"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

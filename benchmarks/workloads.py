@@ -7,6 +7,8 @@ operations; only that function is timed.
 from __future__ import annotations
 
 import itertools
+import selectors
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -37,6 +39,8 @@ RECORD = {
 MEGABYTE = bytes(range(256)) * 4096
 MANY = 1000
 """Calls in a batch, and items of a stream."""
+BUSY = 64
+"""Clients that are busy at the same time."""
 TEXT = "0123456789" * 10_000
 """What a blob holds."""
 
@@ -62,6 +66,8 @@ class Workload:
     """How many calls or items one operation consists of; figures are shown for one of these."""
     pin: bool = True
     """Client and server take turns: on one CPU, waking another one does not disturb the measurement."""
+    server_only: bool = False
+    """Whether only the server's CPU time counts, because the clients are no program of that system."""
 
 
 def _echo(value: Any) -> Callable[[Connect, ExitStack], Operation]:
@@ -156,6 +162,42 @@ def _blob(connect: Connect, stack: ExitStack) -> Operation:
     return operation
 
 
+def _busy(connect: Connect, stack: ExitStack) -> Operation:
+    """Many clients at once, each with one call in flight; their side is a loop over sockets, the same for all."""
+    client = connect()
+    stack.callback(client.close)
+    traffic = client.traffic
+    if traffic is None:
+        raise NotImplementedError("this system has no such thing")
+    socks = [stack.enter_context(traffic.open()) for _ in range(BUSY)]
+    first = socks[0]
+    first.sendall(traffic.request)
+    size = len(first.recv(4096))  # so small an answer comes in one piece
+    poller = selectors.DefaultSelector()
+    stack.callback(poller.close)
+    for sock in socks:
+        sock.settimeout(30)
+        poller.register(sock, selectors.EVENT_READ)
+
+    def operation(count: int) -> None:
+        sent = BUSY
+        for sock in socks:
+            sock.send(traffic.request)
+        answered = 0
+        while answered < count * MANY:
+            for key, _ in poller.select():
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
+                if len(ready.recv(4096)) != size:
+                    raise AssertionError("an answer of another length came")
+                answered += 1
+                if sent < count * MANY:
+                    ready.send(traffic.request)
+                    sent += 1
+
+    return operation
+
+
 def _has(member: Callable[..., Any] | None) -> Callable[..., Any]:
     if member is None:
         raise NotImplementedError("this system has no such thing")
@@ -179,6 +221,21 @@ WORKLOADS = {
             units=MANY,
         ),
         Workload("stream", "remote generator of 1000 numbers, per item", _stream, limit="", systems=BOTH, units=MANY),
+        Workload(
+            "busy-64",
+            "64 busy clients, echo(42), TCP; CPU us is the server's",
+            _busy,
+            systems=(
+                "raw-msgpack",
+                "pyroplug-thread-msgpack",
+                "pyroplug-multiplex-msgpack",
+                "pyro5-thread-msgpack",
+                "pyro5-multiplex-msgpack",
+            ),
+            units=MANY,
+            pin=False,
+            server_only=True,
+        ),
         Workload("blob-100kb", "SerializedBlob of 100 KB of text, not decoded", _blob, limit="", systems=BOTH),
     )
 }

@@ -16,6 +16,7 @@ called once clients can come, with whatever text ``connect`` needs.  A new adapt
 from __future__ import annotations
 
 import importlib
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,12 +31,13 @@ __all__ = [
     "Served",
     "Spec",
     "Target",
+    "Traffic",
     "adapter",
     "all_specs",
     "rows_of",
 ]
 
-MODULES = ("raw", "ours", "pyro5", "rpyc_")
+MODULES = ("raw", "ours", "pyro5", "pyro4", "managers", "thrift_", "rpyc_", "grpc_", "zerorpc_")
 """The adapters, in the order of the tables."""
 
 Ready = Callable[[str], None]
@@ -71,6 +73,16 @@ class Target(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """One call of ``echo(42)`` as bytes, for a load that is the same for every server and costs the client little."""
+
+    open: Callable[[], socket.socket]
+    """A new connection that is ready for requests."""
+    request: bytes
+    """May be sent again and again on each connection; all replies have the same length."""
+
+
 @dataclass
 class Client:
     """A connection, with what only some systems have.
@@ -85,6 +97,7 @@ class Client:
     """Makes something that collects calls, and is called to make them."""
     blob: Callable[[str, Any], Any] | None = None
     """Makes a value that stays encoded."""
+    traffic: Traffic | None = None
 
 
 class Served:

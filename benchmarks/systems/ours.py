@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import Client, Ready, Served, Spec, rows_of
+from ._pyro import traffic
 
 SPECS = [
     Spec(
@@ -64,4 +65,7 @@ def connect(spec: Spec, location: str) -> Client:
     from pyroplug.api import BatchProxy, Proxy, SerializedBlob
 
     proxy: Any = Proxy(location, kernel=_client_kernel(spec.tree, tuple(spec.options.items())))
-    return Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
+    client = Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
+    if spec.options["serializer"] == "msgpack":
+        client.traffic = traffic(location)
+    return client

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from . import Client, Ready, Served, Spec, rows_of
+from ._pyro import traffic
 
 SPECS = [
     *(
@@ -17,7 +18,7 @@ SPECS = [
         "pyro5",
         {"loop": "multiplex", "serializer": "msgpack"},
         peer="pyro5-thread-msgpack",
-        rows=("echo-42", "echo-dict"),
+        rows=("echo-42", "echo-dict", "busy-64"),
     ),
 ]
 
@@ -39,9 +40,11 @@ def _configure(spec: Spec) -> None:
 
 
 def serve(spec: Spec, address: str | None, ready: Ready) -> None:
-    from Pyro5.api import Daemon, expose, oneway
+    from Pyro5.api import Daemon, config, expose, oneway
 
     _configure(spec)
+    settings: Any = config
+    settings.THREADPOOL_SIZE = 200  # a thread for each connection: with fewer the 64 busy clients are refused
     oneway(Served.fire)
     where: dict[str, Any] = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
     daemon = Daemon(**where)
@@ -54,4 +57,7 @@ def connect(spec: Spec, location: str) -> Client:
 
     _configure(spec)
     proxy: Any = Proxy(location)
-    return Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
+    client = Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
+    if spec.options["serializer"] == "msgpack":
+        client.traffic = traffic(location)
+    return client

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import Client, Echo, Ready, Spec
+from . import Client, Echo, Ready, Spec, Traffic
 
 SPECS = [
     Spec("raw-msgpack", "raw", {"serializer": "msgpack"}, note="the limit"),
@@ -171,7 +171,14 @@ def connect(spec: Spec, location: str) -> Client:
         sock.sendall(_LENGTH.pack(len(data)) + data)
         return unpack(_receive(sock, buffer))
 
-    return Client(_Caller(sock, echo), sock.close, batch=lambda: _Batch(echo))
+    call = pack(42)
+
+    def another() -> socket.socket:
+        host, port = location.split()
+        return socket.create_connection((host, int(port)))
+
+    traffic = Traffic(another, _LENGTH.pack(len(call)) + call)
+    return Client(_Caller(sock, echo), sock.close, batch=lambda: _Batch(echo), traffic=traffic)
 
 
 class _Caller:
