@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from pyroplug.core.errors import ConfigError, PluginConflict, PluginError, SerializeError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel, WireRegister
-from pyroplug.core.plugins import GROUP, OWN_DISTRIBUTION, Catalog, Choice, Found, PluginInfo, PluginSet
+from pyroplug.core.plugins import OWN_DISTRIBUTION, Catalog, Choice, Found, PluginInfo, PluginSet
 from pyroplug.core.settings import Schema, Setting
 
 Make = Callable[..., Found]
@@ -39,7 +39,7 @@ def make() -> Iterator[Make]:
         module.__dict__["PLUGIN"] = info or PluginInfo(name, f"the plugin {name}", **more)
         sys.modules[module.__name__] = module
         made.append(module.__name__)
-        return Found(name, EntryPoint(name, module.__name__, GROUP), distribution, version)
+        return Found(name, module.__name__, distribution, version)
 
     yield found
     for module_name in made:
@@ -153,8 +153,8 @@ def test_the_catalog_lists_what_is_installed() -> None:
 
 def test_listing_imports_nothing(make: Make) -> None:
     found = make("one")
-    assert found.entry is not None
-    del sys.modules[found.entry.value]
+    assert found.place
+    del sys.modules[found.place]
     catalog = Catalog([found])
     assert [item.name for item in catalog] == ["one"]
     with pytest.raises(PluginError):
@@ -165,8 +165,8 @@ def test_an_object_replaces_the_installed_one_of_its_name(make: Make) -> None:
     mine = Plugin("one")
     catalog = Catalog([make("one"), make("two")]).with_objects([mine])
     assert catalog["one"].module is mine
-    assert catalog["one"].entry is None
-    assert catalog["two"].entry is not None
+    assert not catalog["one"].place
+    assert catalog["two"].place
 
 
 def test_two_objects_of_one_name_are_a_conflict() -> None:
@@ -184,7 +184,7 @@ def test_an_object_without_info_is_no_plugin(thing: object) -> None:
 
 # ------------------------------------------------------------------------------------------------ loading
 def test_a_broken_import_is_reported_with_distribution_and_version() -> None:
-    found = Found("broken", EntryPoint("broken", "no_such_module_of_mine", GROUP), "some-dist", "3.1")
+    found = Found("broken", "no_such_module_of_mine", "some-dist", "3.1")
     with pytest.raises(PluginError) as caught:
         loaded([found], Choice(plus=("broken",)))
     assert "plugin 'broken' of some-dist 3.1 cannot be loaded: ModuleNotFoundError" in str(caught.value)
@@ -193,17 +193,17 @@ def test_a_broken_import_is_reported_with_distribution_and_version() -> None:
 
 
 def test_a_broken_plugin_that_nobody_wants_does_no_harm(make: Make) -> None:
-    broken = Found("broken", EntryPoint("broken", "no_such_module_of_mine", GROUP), "some-dist", "3.1")
+    broken = Found("broken", "no_such_module_of_mine", "some-dist", "3.1")
     assert set(loaded([broken, make("one")]).loaded) == {"one"}
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("x"), SyntaxError("x"), AttributeError("x")])
 def test_whatever_an_import_raises_is_reported(make: Make, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
-    def fail(self: EntryPoint) -> Any:
+    def fail(name: str) -> Any:
         raise failure
 
     found = make("one")
-    monkeypatch.setattr(EntryPoint, "load", fail)
+    monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(PluginError, match="cannot be loaded") as caught:
         loaded([found])
     assert caught.value.__cause__ is failure

@@ -7,17 +7,51 @@ at load time, into one :class:`Plan`.  A call reads the plan and never asks a pl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 if TYPE_CHECKING:
+    from typing_extensions import Self, dataclass_transform
+
     from .call import Call
     from .interfaces import Buffer, Codec
 
-__all__ = ["Adapters", "Inflater", "Limits", "PayloadFilter", "Plan", "Steps"]
+else:
+
+    def dataclass_transform(**_: Any) -> Any:
+        return lambda cls: cls
+
+
+__all__ = ["Adapters", "Inflater", "Limits", "PayloadFilter", "Plan", "Record", "Steps"]
 
 Inflater = Callable[["Buffer", int], "Buffer"]
 """``inflate(data, max_size)``: undo a payload filter; must refuse results over ``max_size`` bytes."""
+
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
+class Record:
+    """Values that never change, with names and defaults: what a frozen dataclass is to a type checker.
+
+    To make a dataclass of twenty fields takes longer than importing this module, in each program that starts.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        names = type(self).__annotations__
+        wrong = [name for name in values if name not in names]
+        wrong += [name for name in names if name not in values and not hasattr(self, name)]
+        if wrong:
+            raise TypeError(f"{type(self).__name__}: unknown or missing: {', '.join(wrong)}")
+        self.__dict__.update(values)
+
+    def replaced(self, **values: Any) -> Self:
+        """The same with some values changed."""
+        return type(self)(**{**self.__dict__, **values})
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")
 
 
 class PayloadFilter(Protocol):
@@ -33,8 +67,7 @@ class PayloadFilter(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Steps:
+class Steps(Record):
     """What a plugin wants to have done for the calls of one connection.  Every field costs only where used.
 
     Return the same object for connections that want the same: the plan of a connection for which every plugin
@@ -53,7 +86,7 @@ class Steps:
     """Client: asked before each call whether ``before_send`` and ``after_reply`` have anything to do; None
     means no.  A call that no plugin wants to see takes a shorter way.  Make it something written in C, such as
     the ``get`` of a ContextVar."""
-    arguments: Mapping[type, Callable[[Call], None]] = field(default_factory=dict)
+    arguments: Mapping[type, Callable[[Call], None]] = _NOTHING
     """Client: run when the only positional argument has exactly that type; may set ``call.payload``."""
     before_release: Callable[[Any], None] | None = None
     """Client: gets the connection before it is closed on purpose (not when it was lost, or is collected)."""
@@ -61,17 +94,17 @@ class Steps:
     """Server: when a request has come, before it is decoded."""
     before_reply: Callable[[Call], None] | None = None
     """Server: before a reply is encoded; ``call.error`` tells an exception."""
-    flags: Mapping[int, Callable[[Call], None]] = field(default_factory=dict)
+    flags: Mapping[int, Callable[[Call], None]] = _NOTHING
     """Server: run when a request has that reserved header flag; may change how the call is decoded or run."""
-    reply_flags: Mapping[int, Callable[[Call, Any], Any]] = field(default_factory=dict)
+    reply_flags: Mapping[int, Callable[[Call, Any], Any]] = _NOTHING
     """Client: run when a reply has that flag; gets the decoded value, returns the one to deliver."""
     results: Sequence[tuple[type, Callable[[Call, Any], Any]]] = ()
     """Server: adapters of return values by type (subclasses too)."""
-    codecs: Mapping[int, Codec] = field(default_factory=dict)
+    codecs: Mapping[int, Codec] = _NOTHING
     """Both sides: in place of the codecs of those wire ids, after the handshake; others are not added."""
     payload: PayloadFilter | None = None
     """Both sides: for what is sent."""
-    inflaters: Mapping[int, Inflater] = field(default_factory=dict)
+    inflaters: Mapping[int, Inflater] = _NOTHING
     """Both sides: undo payload filters that both agreed on; of flags that were reserved without an inflater."""
     on_error: Callable[[Call, BaseException], None] | None = None
     """Server: told of each exception that a method raised."""
@@ -97,8 +130,7 @@ class Adapters(dict[type, "Callable[[Call, Any], Any] | None"]):
         return found
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a connection tolerates; sizes in bytes, times in seconds (None: no limit)."""
 
     max_message_size: int
@@ -109,8 +141,7 @@ class Limits:
     stall_timeout: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Record):
     """Everything a connection needs to know to handle a call: plain tuples and dicts.  Connections share it."""
 
     codecs: Mapping[int, Codec]
@@ -124,20 +155,20 @@ class Plan:
     """How an exception travels that cannot be encoded, and why it cannot."""
     from_dict: Callable[[Mapping[str, Any]], Any]
     """The object that a tagged dict stands for."""
-    heads: Mapping[bytes, int] = field(default_factory=dict)
+    heads: Mapping[bytes, int] = _NOTHING
     """The first bytes of plain requests to the wire id of their serializer."""
-    inflaters: Mapping[int, Inflater] = field(default_factory=dict)
+    inflaters: Mapping[int, Inflater] = _NOTHING
     before_send: tuple[Callable[[Call], None], ...] = ()
     after_reply: tuple[Callable[[Call], None], ...] = ()
     plain: bool = True
     """Client: no plugin wants to see every call."""
     probes: tuple[Callable[[], object], ...] = ()
-    arguments: Mapping[type, Callable[[Call], None]] = field(default_factory=dict)
+    arguments: Mapping[type, Callable[[Call], None]] = _NOTHING
     before_release: tuple[Callable[[Any], None], ...] = ()
     on_received: tuple[Callable[[Call], None], ...] = ()
     before_reply: tuple[Callable[[Call], None], ...] = ()
-    flags: Mapping[int, Callable[[Call], None]] = field(default_factory=dict)
-    reply_flags: Mapping[int, Callable[[Call, Any], Any]] = field(default_factory=dict)
+    flags: Mapping[int, Callable[[Call], None]] = _NOTHING
+    reply_flags: Mapping[int, Callable[[Call, Any], Any]] = _NOTHING
     results: Adapters | None = None
     payload: tuple[PayloadFilter, ...] = ()
     on_error: tuple[Callable[[Call, BaseException], None], ...] = ()
@@ -157,8 +188,7 @@ class Plan:
         inflaters = {**self.inflaters, **_merge(step.inflaters for step in steps)}
         adapters = [pair for step in steps for pair in step.results]
         formatters = [step.format_traceback for step in steps if step.format_traceback]
-        return replace(
-            self,
+        return self.replaced(
             codecs={wire_id: codecs.get(wire_id, codec) for wire_id, codec in self.codecs.items()},
             inflaters=inflaters,
             before_send=tuple(s.before_send for s in steps if s.before_send),

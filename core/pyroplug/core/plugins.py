@@ -9,15 +9,17 @@ same name without a word, and stops half-way at the first broken import.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import logging
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 import pluggy
 
+from .discovery import entry_points
 from .errors import ConfigError, PluginConflict, PluginError
 from .hookspecs import PROJECT, HookSpecs
 from .settings import nearest
@@ -32,8 +34,7 @@ SWITCHED_OFF = "disabled by PYRO_DISABLE_PLUGINS or PYRO_PLUGINS"
 """The reason of plugins that somebody took out of the default."""
 
 
-@dataclass(frozen=True)
-class PluginInfo:
+class PluginInfo(NamedTuple):
     """What a plugin says about itself.
 
     ``opt_in`` plugins are never loaded unless named; ``unsafe`` ones can run code that comes from the
@@ -48,12 +49,12 @@ class PluginInfo:
     unsafe: bool = False
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A plugin that is installed, loaded or not."""
 
     name: str
-    entry: EntryPoint | None
+    place: str
+    """``module`` or ``module:object``; empty for an object that the program gives."""
     distribution: str
     version: str
     module: Any = None
@@ -63,11 +64,12 @@ class Found:
 
         :raises PluginError: the import fails, or there is no ``PLUGIN`` with this name
         """
-        if self.entry is None:
-            plugin = self.module
-        else:
+        plugin = self.module
+        if self.place:
+            module, _, attributes = self.place.partition(":")
             try:
-                plugin = self.entry.load()
+                plugin = importlib.import_module(module)
+                plugin = functools.reduce(getattr, attributes.split(".") if attributes else (), plugin)
             except Exception as exc:  # any import may fail in any way
                 raise PluginError(
                     f"plugin {self.name!r} of {self.distribution} {self.version} cannot be loaded: {exc!r}", self.name
@@ -84,8 +86,7 @@ class Found:
         return info, plugin
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Which plugins are wanted, from the environment or from code."""
 
     exact: tuple[str, ...] | None = None
@@ -128,7 +129,7 @@ class Catalog:
         self._found: dict[str, Found] = {}
         for item in found:
             other = self._found.get(item.name)
-            if other is not None and (other.distribution, other.entry) != (item.distribution, item.entry):
+            if other is not None and (other.distribution, other.place) != (item.distribution, item.place):
                 raise PluginConflict(
                     f"two plugins are called {item.name!r}: one of {other.distribution} and one of "
                     f"{item.distribution}; uninstall one of them",
@@ -139,14 +140,7 @@ class Catalog:
     @classmethod
     def installed(cls) -> Catalog:
         """What the entry points of the environment say."""
-        found = []
-        names: dict[int, tuple[str, str]] = {}  # each look at a name or version parses the metadata anew
-        for entry in entry_points(group=GROUP):
-            dist = entry.dist
-            if id(dist) not in names:
-                names[id(dist)] = (dist.name, dist.version) if dist else ("?", "?")
-            found.append(Found(entry.name, entry, *names[id(dist)]))
-        return cls(found)
+        return cls(Found(*point) for point in entry_points(GROUP))
 
     def with_objects(self, plugins: Iterable[Any]) -> Catalog:
         """The same, and plugins given as objects, which win over installed ones of the same name."""
@@ -157,7 +151,7 @@ class Catalog:
                 raise PluginError(f"{plugin!r} is no plugin: it has no PLUGIN = PluginInfo(...)")
             if info.name in given and given[info.name].module is not plugin:
                 raise PluginConflict(f"two plugins that the program gives are called {info.name!r}", info.name)
-            given[info.name] = Found(info.name, None, "(given by the program)", "", plugin)
+            given[info.name] = Found(info.name, "", "(given by the program)", "", plugin)
         return Catalog([*(item for name, item in self._found.items() if name not in given), *given.values()])
 
     def __iter__(self) -> Any:
@@ -173,22 +167,35 @@ class Catalog:
             raise PluginError(f"there is no plugin {name!r}{nearest(name, self._found)}", name) from None
 
 
-@dataclass
+class _Manager(pluggy.PluginManager):
+    """pluggy's manager, quicker at finding the hook implementations among the names of a module."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        if type(plugin) is ModuleType:
+            value = vars(plugin).get(name)
+            if type(value) is FunctionType:
+                return value.__dict__.get(f"{PROJECT}_impl")
+            if not isinstance(value, (MethodType, staticmethod, classmethod)):
+                return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
 class PluginSet:
-    """The plugins of one kernel: chosen, loaded in the order of what they require, then of their names."""
+    """The plugins of one kernel: chosen, loaded in the order of what they require, then of their names.
 
-    catalog: Catalog
-    choice: Choice
-    trace: bool = False
-    loaded: dict[str, PluginInfo] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    """Why a plugin is off, by name."""
-    manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(PROJECT))
-    _modules: dict[str, Any] = field(default_factory=dict)
+    ``trace`` prints each hook call and who implements it.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, catalog: Catalog, choice: Choice, trace: bool = False) -> None:
+        self.catalog = catalog
+        self.choice = choice
+        self.loaded: dict[str, PluginInfo] = {}
+        self.reasons: dict[str, str] = {}
+        """Why a plugin is off, by name."""
+        self.manager: pluggy.PluginManager = _Manager(PROJECT)
+        self._modules: dict[str, Any] = {}
         self.manager.add_hookspecs(HookSpecs)
-        if self.trace:
+        if trace:
             self.manager.trace.root.setwriter(lambda text: sys.stderr.write(text))
             self.manager.enable_tracing()
 
@@ -264,8 +271,8 @@ class PluginSet:
         for name in choice.minus:
             self.reasons[name] = SWITCHED_OFF
         # objects given by the program are named by being given
-        named |= {item.name for item in self.catalog if item.entry is None}
-        return _Wanted((names | {i.name for i in self.catalog if i.entry is None}) - set(choice.minus), named)
+        named |= {item.name for item in self.catalog if not item.place}
+        return _Wanted((names | {i.name for i in self.catalog if not i.place}) - set(choice.minus), named)
 
     def _in_order(self, infos: dict[str, PluginInfo], named: set[str]) -> list[str]:
         done: list[str] = []

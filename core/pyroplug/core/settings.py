@@ -12,8 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConfigError, PluginConflict
 
@@ -40,8 +39,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting: its name without prefix, type, default, one line of help, and what is allowed.
 
     ``type`` is one of bool, int, float, str, list and set (the last two of text, comma separated in the

@@ -10,7 +10,6 @@ more for each that waits for another future, so that futures which wait for futu
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextvars
 import copy
@@ -172,6 +171,8 @@ class FutureResult(concurrent.futures.Future[Any]):
         return True
 
     def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # whoever awaits has it; for all others it would be a fifth of the start
+
         return asyncio.wrap_future(self).__await__()
 
     # ----------------------------------------------------------------- for the pool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
@@ -257,8 +256,7 @@ def _list_of_dropped(connection: ClientConnection) -> deque[str]:
         dropped = connection.stash[_DROPPED] = deque()
         plan = connection.plan
         connection.use(
-            dataclasses.replace(
-                plan,
+            plan.replaced(
                 before_send=(*plan.before_send, _close_before),
                 probes=(*plan.probes, lambda: dropped or None),
                 before_release=(*plan.before_release, _close_dropped),
