@@ -110,6 +110,9 @@ class Steps(Record):
     """Server: told of each exception that a method raised."""
     format_traceback: Callable[[BaseException], list[str]] | None = None
     """Server: how the remote traceback is made; the first plugin that has one wins."""
+    overlapping: int = 0
+    """Both sides: both ends agreed that so many calls of this connection may be in flight together, and that their
+    replies come in any order; 0: one call at a time."""
 
 
 class Adapters(dict[type, "Callable[[Call, Any], Any] | None"]):
@@ -173,6 +176,8 @@ class Plan(Record):
     payload: tuple[PayloadFilter, ...] = ()
     on_error: tuple[Callable[[Call, BaseException], None], ...] = ()
     format_traceback: Callable[[BaseException], list[str]] | None = None
+    overlapping: int = 0
+    """How many calls may be in flight together; 0: one call at a time."""
     extensions: frozenset[str] = frozenset()
     """What this side can do beyond the protocol of old peers; offered and accepted in the handshake."""
     switched_off: str = ""
@@ -205,6 +210,7 @@ class Plan(Record):
             payload=tuple(s.payload for s in steps if s.payload),
             on_error=tuple(s.on_error for s in steps if s.on_error),
             format_traceback=formatters[0] if formatters else None,
+            overlapping=max((step.overlapping for step in steps), default=0),
             flag_mask=sum(flags) | sum(inflaters) | self.flag_mask,
         )
 
