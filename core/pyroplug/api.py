@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyroplug.core.client import Proxy
     from pyroplug.core.daemon import DAEMON_NAME, Daemon, serve
     from pyroplug.core.errors import (
+        CircularCallError,
         CommunicationError,
         ConfigError,
         ConnectionClosedError,
@@ -66,6 +67,7 @@ __all__ = [
     "URI",
     "BatchProxy",
     "Call",
+    "CircularCallError",
     "CommunicationError",
     "ConfigError",
     "ConnectionClosedError",
@@ -135,7 +137,7 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.core.call": "Call",
         "pyroplug.core.client": "Proxy",
         "pyroplug.core.daemon": "DAEMON_NAME Daemon serve",
-        "pyroplug.core.errors": "CommunicationError ConfigError ConnectionClosedError ConnectionRefusedByPeer "
+        "pyroplug.core.errors": "CircularCallError CommunicationError ConfigError ConnectionClosedError ConnectionRefusedByPeer "
         "DaemonError MessageTooLargeError NamingError OverloadError PluginConflict PluginError ProtocolError "
         "PyroError RemoteError SecurityError SerializeError TimeoutError URIError",
         "pyroplug.core.hookspecs": "hookimpl",

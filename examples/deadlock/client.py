@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from pyroplug.api import Daemon, Kernel, Proxy, TimeoutError, expose
+from pyroplug.api import CircularCallError, Daemon, Kernel, Proxy, expose
 
 
 @expose
@@ -29,8 +29,12 @@ def run(kernel: Kernel, count: int) -> None:
         with daemon.proxyFor(bouncer) as mine:
             try:
                 print("\n".join(mine.bounce(count)))
-            except TimeoutError:
-                print("nobody answered: the only thread was waiting for itself")
+            except CircularCallError as error:
+                print(
+                    "refused, because the only thread would wait for itself:",
+                    len(error.chain) - 1,
+                    "daemons in a circle",
+                )
         daemon.shutdown()
         thread.join()
 
@@ -38,10 +42,10 @@ def run(kernel: Kernel, count: int) -> None:
 print("--- calls run concurrently:")
 run(Kernel(), 4)
 
-# one call at a time: the callback waits for the call that it is a part of.  Nobody can see that from
-# one place; a time limit ends it.  (A oneway method on one of the links would avoid it.)
-print("--- one call at a time, with a time limit:")
-run(Kernel(settings={"SERVERTYPE": "multiplex", "COMMTIMEOUT": 0.5}), 2)
+# one call at a time: the callback would wait for the call that it is a part of.  The calls tell each other
+# through which daemons they went, so that is noticed.  (A oneway method on one of the links would avoid it.)
+print("--- one call at a time:")
+run(Kernel(settings={"SERVERTYPE": "multiplex"}), 2)
 
 with Proxy(sys.argv[1]) as server:
     server.stop()

@@ -234,7 +234,7 @@ PAIRS = [
     ), proves=("F240",)),
     Example("deadlock", (
         "client: calling\nserver: calling back\nclient: calling\nserver: calling back\nclient: enough",
-        "nobody answered: the only thread was waiting for itself",
+        "refused, because the only thread would wait for itself: 2 daemons in a circle",
     ), proves=("F105", "F106")),
 ]  # fmt: skip
 

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .registry import Entry
     from .settings import Settings
+    from .uri import URI
 
 __all__ = ["ClientConnection", "Endpoint", "ServerConnection", "State", "Task", "translate"]
 
@@ -466,6 +467,8 @@ class ClientConnection:
         self.seq = 0
         self.stash = Stash()
         self.owns_stream = owns_stream
+        self.uri: URI | None = None
+        """Where it leads; what had to be resolved is."""
         self.objectId = ""  # as on the server's side; a name that was resolved is the id of an object only now
         self.owner: Callable[[], Any] = _nobody
         """A weak reference to the proxy, for plugins that make further calls."""

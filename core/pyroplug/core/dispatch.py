@@ -79,6 +79,8 @@ class Request(Call):
         plan = self.plan
         token = current_call.set(self)
         try:
+            if plan.annotations and self.annotations:
+                self._take_annotations()
             for step in plan.on_received:
                 step(self)
             codec = plan.codecs.get(self.serializer_id)
@@ -106,6 +108,13 @@ class Request(Call):
             return self._failed(exc)
         finally:
             current_call.reset(token)
+
+    def _take_annotations(self) -> None:
+        given, handlers = self.annotations, self.plan.annotations
+        self.annotations = {key: value for key, value in given.items() if key not in handlers}
+        for key, handler in handlers.items():
+            if key in given:
+                handler(self, given[key])
 
     def _apply_flags(self) -> None:
         plan = self.plan

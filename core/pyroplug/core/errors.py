@@ -15,6 +15,7 @@
     +-- NamingError                    a name could not be looked up
     +-- DaemonError                    wrong use of a daemon, or an unknown object
     |   +-- OverloadError              the server refused the call: too much is running
+    |   +-- CircularCallError          the call would wait for a daemon that waits for the call
     +-- SecurityError                  refused for safety's sake
     +-- URIError                       a text that is no valid URI (also a ValueError)
     +-- ConfigError                    a setting or environment variable (also a ValueError)
@@ -32,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "CircularCallError",
     "CommunicationError",
     "ConfigError",
     "ConnectionClosedError",
@@ -117,6 +119,17 @@ class OverloadError(DaemonError):
     def __init__(self, message: str = "", retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class CircularCallError(DaemonError):
+    """A call was not made, because the daemon that it is for cannot serve it before it has ended.
+
+    ``chain`` has the locations of the daemons that the calls went through, the first and the last being that one.
+    """
+
+    def __init__(self, message: str = "", chain: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.chain = tuple(chain)
 
 
 class SecurityError(PyroError):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 if TYPE_CHECKING:
-    from .connection import ServerConnection
+    from .connection import ClientConnection, ServerConnection
     from .interfaces import InstanceProvider, Layer, Serializer, ServerLoopFactory, Stream, Transport
     from .kernel import Kernel, WireRegister
     from .members import Members
@@ -197,11 +197,13 @@ class HookSpecs:
         """
 
     @hookspec
-    def pyro_hello(self, proxy: ProxyBase, hello: dict[str, Any], annotations: dict[str, bytes]) -> None:
-        """C2. Add to what a client says first.
+    def pyro_hello(
+        self, proxy: ProxyBase, connection: ClientConnection, hello: dict[str, Any], annotations: dict[str, bytes]
+    ) -> None:
+        """C2. Add to what a client says first, or raise to say nothing.
 
-        Called before CONNECT is sent.  ``hello`` has "handshake" and "object"; old peers ignore
-        annotations they do not know, but not further keys.
+        Called before CONNECT is sent on ``connection``, whose ``uri`` tells where it leads.  ``hello`` has
+        "handshake" and "object"; old peers ignore annotations they do not know, but not further keys.
         """
 
     @hookspec
@@ -215,10 +217,10 @@ class HookSpecs:
         """
 
     @hookspec
-    def pyro_validate_welcome(self, proxy: ProxyBase, welcome: Mapping[str, Any]) -> None:
+    def pyro_validate_welcome(self, proxy: ProxyBase, connection: ClientConnection, welcome: Mapping[str, Any]) -> None:
         """C4. Accept the server's answer, or raise to hang up.
 
-        Called on the client when CONNECTOK has come.
+        Called on the client when CONNECTOK has come; ``connection.extensions`` is known.
         """
 
     @hookspec
@@ -303,17 +305,19 @@ class Hooks:
         results = _given(self._hook.pyro_stream_layers(side=side, uri=uri, kernel=kernel))
         return sorted((layer for result in results for layer in result), key=lambda layer: layer.order)
 
-    def hello(self, proxy: ProxyBase, hello: dict[str, Any], annotations: dict[str, bytes]) -> None:
+    def hello(
+        self, proxy: ProxyBase, connection: ClientConnection, hello: dict[str, Any], annotations: dict[str, bytes]
+    ) -> None:
         """C2."""
-        self._hook.pyro_hello(proxy=proxy, hello=hello, annotations=annotations)
+        self._hook.pyro_hello(proxy=proxy, connection=connection, hello=hello, annotations=annotations)
 
     def validate_handshake(self, connection: ServerConnection, hello: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """C3."""
         return _given(self._hook.pyro_validate_handshake(connection=connection, hello=hello))
 
-    def validate_welcome(self, proxy: ProxyBase, welcome: Mapping[str, Any]) -> None:
+    def validate_welcome(self, proxy: ProxyBase, connection: ClientConnection, welcome: Mapping[str, Any]) -> None:
         """C4."""
-        self._hook.pyro_validate_welcome(proxy=proxy, welcome=welcome)
+        self._hook.pyro_validate_welcome(proxy=proxy, connection=connection, welcome=welcome)
 
     def system_objects(self, daemon: Any) -> list[Mapping[str, Any]]:
         """O4."""

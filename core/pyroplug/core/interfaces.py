@@ -263,7 +263,11 @@ class Acceptor(Protocol):
 
 
 class ServerLoop(Protocol):
-    """Waits for bytes and runs calls; made by a :class:`ServerLoopFactory`."""
+    """Waits for bytes and runs calls; made by a :class:`ServerLoopFactory`.
+
+    A loop that runs calls of several clients at a time has ``concurrent = True``.  One that does not may have a method
+    ``held()``: the acceptors for which nobody does anything until the calling thread goes on.
+    """
 
     def add_listener(self, listener: Listener) -> None:
         """Accept connections from ``listener`` from now on."""

@@ -24,7 +24,7 @@ from .uri import URI
 from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, INVOKE, Frame, Message, head
 
 if TYPE_CHECKING:
-    from .connection import ServerConnection
+    from .connection import ClientConnection, ServerConnection
     from .proxy import ProxyBase
 
 __all__ = ["KERNEL_SETTINGS", "Kernel", "WireRegister", "default_kernel"]
@@ -421,13 +421,15 @@ class Kernel:
                 return wrap_stream(stream, self.hooks.stream_layers(side, None, self), server_side=server_side)
         raise ConfigError("connected_socket: no transport that is loaded takes connected sockets (plugin 'pair')")
 
-    def hello(self, proxy: ProxyBase, hello: dict[str, Any], annotations: dict[str, bytes]) -> None:
+    def hello(
+        self, proxy: ProxyBase, connection: ClientConnection, hello: dict[str, Any], annotations: dict[str, bytes]
+    ) -> None:
         """Let plugins add to the handshake."""
-        self.hooks.hello(proxy, hello, annotations)
+        self.hooks.hello(proxy, connection, hello, annotations)
 
-    def welcome(self, proxy: ProxyBase, welcome: Mapping[str, Any]) -> None:
+    def welcome(self, proxy: ProxyBase, connection: ClientConnection, welcome: Mapping[str, Any]) -> None:
         """Let plugins check and read the server's answer."""
-        self.hooks.validate_welcome(proxy, welcome)
+        self.hooks.validate_welcome(proxy, connection, welcome)
 
     def server_factory(self) -> ServerLoopFactory:
         """The server loop that the setting SERVERTYPE names."""

@@ -96,6 +96,8 @@ class Steps(Record):
     """Server: before a reply is encoded; ``call.error`` tells an exception."""
     flags: Mapping[int, Callable[[Call], None]] = _NOTHING
     """Server: run when a request has that reserved header flag; may change how the call is decoded or run."""
+    annotations: Mapping[str, Callable[[Call, bytes], None]] = _NOTHING
+    """Server: gets the value of that reserved annotation, which nobody else sees, in the thread that runs the call."""
     reply_flags: Mapping[int, Callable[[Call, Any], Any]] = _NOTHING
     """Client: run when a reply has that flag; gets the decoded value, returns the one to deliver."""
     results: Sequence[tuple[type, Callable[[Call, Any], Any]]] = ()
@@ -171,6 +173,7 @@ class Plan(Record):
     on_received: tuple[Callable[[Call], None], ...] = ()
     before_reply: tuple[Callable[[Call], None], ...] = ()
     flags: Mapping[int, Callable[[Call], None]] = _NOTHING
+    annotations: Mapping[str, Callable[[Call, bytes], None]] = _NOTHING
     reply_flags: Mapping[int, Callable[[Call, Any], Any]] = _NOTHING
     results: Adapters | None = None
     payload: tuple[PayloadFilter, ...] = ()
@@ -199,12 +202,13 @@ class Plan(Record):
             before_send=tuple(s.before_send for s in steps if s.before_send),
             after_reply=tuple(s.after_reply for s in steps if s.after_reply),
             plain=not any((s.before_send or s.after_reply) and not s.probe for s in steps),
-            probes=tuple(s.probe for s in steps if s.probe),
+            probes=tuple(dict.fromkeys(s.probe for s in steps if s.probe)),  # several may ask the same question
             arguments=_merge(step.arguments for step in steps),
             before_release=tuple(s.before_release for s in steps if s.before_release),
             on_received=tuple(s.on_received for s in steps if s.on_received),
             before_reply=tuple(s.before_reply for s in steps if s.before_reply),
             flags=flags,
+            annotations=_merge(step.annotations for step in steps),
             reply_flags=_merge(step.reply_flags for step in steps),
             results=Adapters(adapters) if adapters else None,
             payload=tuple(s.payload for s in steps if s.payload),
@@ -216,5 +220,5 @@ class Plan(Record):
 
 
 def _merge(maps: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
-    # two plugins cannot have the same flag: reservation at load time refused that
+    # two plugins cannot have the same flag or annotation: reservation at load time refused that
     return {key: handler for mapping in maps for key, handler in mapping.items()}

@@ -136,11 +136,13 @@ class ClientRuntime(Protocol):
         """What holds before the handshake."""
         ...
 
-    def hello(self, proxy: ProxyBase, hello: dict[str, Any], annotations: dict[str, bytes]) -> None:
+    def hello(
+        self, proxy: ProxyBase, connection: ClientConnection, hello: dict[str, Any], annotations: dict[str, bytes]
+    ) -> None:
         """Let plugins add to the handshake."""
         ...
 
-    def welcome(self, proxy: ProxyBase, welcome: Mapping[str, Any]) -> None:
+    def welcome(self, proxy: ProxyBase, connection: ClientConnection, welcome: Mapping[str, Any]) -> None:
         """Let plugins check and read the server's answer."""
         ...
 
@@ -377,6 +379,7 @@ class ProxyBase:
                 stream, kernel.client_plan(), serializer, settings, owns_stream=self._pyroGivenSocket is None
             )
             connection.owner = weakref.ref(self)
+            connection.uri = resolved
             connection.objectId = resolved.object
             connection.settimeout(_shorter(timeout, settings.HANDSHAKE_TIMEOUT))
             if handshake:
@@ -400,12 +403,12 @@ class ProxyBase:
     def _pyroGreet(self, connection: ClientConnection, uri: URI) -> None:
         hello: dict[str, Any] = {"handshake": self._pyroHandshake, "object": uri.object}
         annotations: dict[str, bytes] = {}
-        self._pyroKernel.hello(self, hello, annotations)
+        self._pyroKernel.hello(self, connection, hello, annotations)
         try:
             welcome = connection.hello(hello, annotations, self._pyroLastSeq)
         except ConnectionClosedError as exc:
             raise CommunicationError(f"cannot connect to {uri.location}: {exc}") from exc
-        self._pyroKernel.welcome(self, welcome)
+        self._pyroKernel.welcome(self, connection, welcome)
         self._pyroValidateHandshake(welcome["handshake"])
 
     def _pyroValidateHandshake(self, response: Any) -> None:

@@ -38,7 +38,7 @@ __all__ = [
 PLUGIN = PluginInfo("callcontext", "current_context: the call that is being served")
 
 
-RESERVED = frozenset({"CORR", "HMAC", "STRM", "BLBI", EXTENSIONS})
+RESERVED = frozenset({"CORR", "HMAC", "STRM", "BLBI", "WAIT", EXTENSIONS})
 """Annotation ids that the protocol itself uses (wire.md 4); applications cannot set them."""
 
 

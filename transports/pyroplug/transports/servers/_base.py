@@ -227,6 +227,7 @@ class BaseLoop:
         self._next_housekeeping = 0.0
         self._turning_thread: int | None = None
         self._others: list[BaseLoop] = []
+        self._host: BaseLoop | None = None  # who serves us, since we were combined with it
         self._epoch = 0  # changes when another thread takes over the turning
         if isinstance(self._poller, SelectorPoller):
             self._poller.wake = self._waker.wake
@@ -265,6 +266,7 @@ class BaseLoop:
                 self._poller.set(link, READ)
             other._listeners = []
             self._others.append(other)
+            other._host = self
         else:
             for sock in other.sockets:
                 self._poller.set(ForeignSource(sock, other.events), READ)

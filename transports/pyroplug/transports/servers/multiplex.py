@@ -58,6 +58,18 @@ class MultiplexLoop(BaseLoop):
         finally:
             self._turning_thread = None
 
+    def held(self) -> list[Acceptor]:
+        """The acceptors that wait for the calling thread: all that this loop serves, if it is the one that turns it."""
+        turned: BaseLoop = self
+        while turned._host is not None:
+            turned = turned._host
+        if turned._turning_thread != threading.get_ident():
+            return []
+        loops = [turned]
+        for loop in loops:
+            loops += loop._others
+        return [loop._acceptor for loop in loops]
+
     def _work_on(self, link: Link, task: Task) -> None:
         link.busy = True
         interrupted = False
