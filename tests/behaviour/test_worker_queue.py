@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from pyroplug.core.connection import Task
+from pyroplug.core.connection import QuickTask, Task
 from pyroplug.core.errors import OverloadError, PyroError
 from pyroplug.core.interfaces import Acceptor
 from pyroplug.core.kernel import Kernel
 from pyroplug.transports.servers.thread import ThreadLoop
 
 
-class Waiting:
+class Waiting(QuickTask):
     """A task that notes what becomes of it."""
 
     quick = False

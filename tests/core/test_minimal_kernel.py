@@ -9,6 +9,7 @@ import pytest
 
 from pyroplug.api import ConfigError, Daemon, Kernel, Proxy, expose
 from pyroplug.core.connection import ServerConnection
+from pyroplug.core.dispatch import LATER
 from pyroplug.core.plan import Plan
 from pyroplug.core.registry import ObjectEntry, Registry
 from pyroplug.core.wire import send_all
@@ -62,6 +63,7 @@ def serve_one(listener: Any, endpoint: Endpoint) -> None:
         connection.receive(bytes(buffer[:count]))
         while (task := connection.next_task()) is not None:
             message = task.run()
+            assert message is not LATER
             if message is not None:
                 send_all(stream.send, message)
     connection.closed()

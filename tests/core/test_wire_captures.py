@@ -18,6 +18,7 @@ import pytest
 
 from pyroplug.core.connection import ClientConnection, ServerConnection
 from pyroplug.core.daemon import Daemon
+from pyroplug.core.dispatch import LATER
 from pyroplug.core.errors import (
     ConnectionRefusedByPeer,
     DaemonError,
@@ -552,6 +553,7 @@ class Served:
                 connection.receive(raw)
                 while (task := connection.next_task()) is not None:
                     message = task.run()
+                    assert message is not LATER
                     if message is not None:
                         replies.append(one_frame(message if isinstance(message, bytes) else b"".join(message)))
             return replies, connection.closing

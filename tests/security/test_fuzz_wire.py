@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pyroplug.core.connection import ServerConnection, State
 from pyroplug.core.daemon import Daemon
+from pyroplug.core.dispatch import LATER
 from pyroplug.core.errors import MessageTooLargeError, RemoteProtocolError
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import expose
@@ -138,6 +139,7 @@ def conversation(endpoint: Any, *data: bytes) -> tuple[list[Frame], State]:
             connection.receive(piece)
             while (task := connection.next_task()) is not None:
                 message = task.run()
+                assert message is not LATER
                 if message is not None:
                     reader = FrameReader(1 << 24)
                     reader.feed(message if isinstance(message, bytes) else b"".join(message))

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from .call import Call, current_call
-from .dispatch import Request
+from .dispatch import Later, Request
 from .errors import (
     CommunicationError,
     ConnectionClosedError,
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .uri import URI
 
-__all__ = ["ClientConnection", "Endpoint", "ServerConnection", "State", "Task", "translate"]
+__all__ = ["ClientConnection", "Endpoint", "QuickTask", "ServerConnection", "State", "Task", "translate"]
 
 log = logging.getLogger("pyroplug.connection")
 
@@ -101,13 +101,34 @@ class Task(Protocol):
         """Whether a server loop may run it at once, however much else is running."""
         ...
 
-    def run(self) -> Message | None:
-        """Do it; the bytes to send, if any.  Never raises."""
+    def run(self) -> Message | Later | None:
+        """Do it; the bytes to send, if any, or LATER when they will come to :meth:`on_answer`.  Never raises."""
+        ...
+
+    def on_answer(self, deliver: Callable[[Message | None], None]) -> None:
+        """After LATER: have ``deliver`` called once, in any thread, with the bytes to send, if any."""
         ...
 
     def refuse(self, error: PyroError) -> Message | None:
         """Do not do it; the bytes that say so, if any.  Never raises."""
         ...
+
+
+class QuickTask:
+    """A task that runs no code of the program and is never answered later."""
+
+    quick = True
+
+    def run(self) -> Message | None:
+        """As in Task."""
+        return None
+
+    def on_answer(self, deliver: Callable[[Message | None], None]) -> None:
+        """Nothing: :meth:`run` has given the answer."""
+
+    def refuse(self, error: PyroError) -> Message | None:
+        """Run: to refuse costs as much."""
+        return self.run()
 
 
 class Endpoint(Protocol):
@@ -260,7 +281,7 @@ class ServerConnection:
             return None
         return Request(self, self.plan, serializer_id, 0, seq, buffer[HEADER_SIZE:count].tobytes())
 
-    def expired(self) -> Task:
+    def expired(self) -> QuickTask:
         """The handshake took too long: what to do about it."""
         return self._refuse(TimeoutError("receiving: timeout in the handshake"))
 
@@ -342,10 +363,8 @@ class ServerConnection:
         self.endpoint.opened(self)
 
 
-class _Refusal:
+class _Refusal(QuickTask):
     """The last word to a client whose serializer is not known (yet): text in marshal format."""
-
-    quick = True
 
     def __init__(self, text: str | None) -> None:
         self._text = text
@@ -355,14 +374,9 @@ class _Refusal:
             return None
         return encode(CONNECTFAIL, MARSHAL_ID, 0, 0, marshalled_text(self._text))
 
-    def refuse(self, error: PyroError) -> Message | None:
-        return self.run()
 
-
-class _MessageTask:
+class _MessageTask(QuickTask):
     """A message of a type that a plugin handles."""
-
-    quick = True
 
     def __init__(
         self,
@@ -380,9 +394,6 @@ class _MessageTask:
             self._connection.closing = True
             return None
 
-    def refuse(self, error: PyroError) -> Message | None:
-        return self.run()
-
 
 class _Handshake:
     """CONNECT, or the first request of a peer that says no hello (``implied``)."""
@@ -391,8 +402,9 @@ class _Handshake:
 
     def __init__(self, connection: ServerConnection, frame: Frame, implied: bool = False) -> None:
         self._connection, self._frame, self._implied = connection, frame, implied
+        self._request: Request | None = None
 
-    def run(self) -> Message | None:
+    def run(self) -> Message | Later | None:
         connection, frame = self._connection, self._frame
         codec = connection.plan.codecs.get(frame.serializer_id)
         if codec is None:
@@ -425,10 +437,15 @@ class _Handshake:
         if self._implied:
             request = Request(connection, connection.plan, frame.serializer_id, frame.flags, frame.seq, frame.payload)
             request.take(frame)
+            self._request = request
             return request.run()
         flags = frame.flags & FLAG_CORR_ID
         annotations = call.reply_annotations
         return encode(CONNECTOK, frame.serializer_id, flags, frame.seq, payload, annotations, frame.correlation)
+
+    def on_answer(self, deliver: Callable[[Message | None], None]) -> None:
+        if self._request is not None:
+            self._request.on_answer(deliver)
 
     def refuse(self, error: PyroError) -> Message | None:
         return self._connection._refuse(error).run()

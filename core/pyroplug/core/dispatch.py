@@ -6,10 +6,11 @@ dicts that are empty when nobody wants anything.
 
 from __future__ import annotations
 
+import enum
 import logging
 import traceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .call import Call, current_call
 from .errors import DaemonError, MessageTooLargeError, PyroError, SerializeError
@@ -20,9 +21,19 @@ if TYPE_CHECKING:
 
     from .interfaces import Codec
 
-__all__ = ["Request", "invoke", "plain_traceback", "report"]
+__all__ = ["LATER", "Later", "Request", "invoke", "plain_traceback", "report"]
 
 log = logging.getLogger("pyroplug.dispatch")
+
+
+class Later(enum.Enum):
+    """The type of :data:`LATER`."""
+
+    LATER = "later"
+
+
+LATER: Final = Later.LATER
+"""What stands in place of a result, or of a reply, that is not there yet; see :class:`Request`."""
 
 
 def plain_traceback(exc: BaseException) -> list[str]:
@@ -48,12 +59,41 @@ def invoke(call: Call, object_id: str, method: str, args: Any, kwargs: Any) -> A
 
 
 class Request(Call):
-    """A call on the server side.  :meth:`run` does it all and never raises."""
+    """A call on the server side.  :meth:`run` does it all and never raises.
+
+    A call can be answered after :meth:`run` has returned, so that it needs no thread meanwhile.  Whoever makes the
+    result, most often a result adapter of a plugin, returns :data:`LATER` in its place and keeps the request; from
+    then on :meth:`finish` or :meth:`fail` may be called, at any time and in any thread, even before :meth:`run`
+    has returned.  A plugin that has ``async def`` methods run on an event loop of its own::
+
+        def answer_later(call, coroutine):
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+            def done(future):
+                if future.exception() is None:
+                    call.finish(future.result())
+                else:
+                    call.fail(future.exception())
+
+            future.add_done_callback(done)
+            return LATER
+
+
+        STEPS = Steps(results=[(collections.abc.Coroutine, answer_later)])
+
+    The first answer counts, any further one is dropped.  A client whose calls may not overlap gets nothing
+    else until then, so a request that was taken must be answered.  A daemon that shuts down waits SHUTDOWN_TIMEOUT
+    seconds for it.
+    """
 
     quick = False
 
-    def run(self) -> Message | None:
-        """Decode, call, and encode the reply; None when nothing is to be sent (now)."""
+    # ----------------------------------------------------------------- for server loops
+    def run(self) -> Message | Later | None:
+        """Decode, call, and encode the reply; None when nothing is to be sent (now).
+
+        LATER: the server loop is to call :meth:`on_answer`.
+        """
         plan = self.plan
         if self.flags & plan.flag_mask:
             try:
@@ -74,7 +114,67 @@ class Request(Call):
                 log.exception("a refused request could not be looked at")
         return self._failed(error)
 
-    def execute(self) -> Message | None:
+    def on_answer(self, deliver: Callable[[Message | None], None]) -> None:
+        """After LATER: have ``deliver`` called once with the bytes to send, if any.
+
+        That happens in the thread of :meth:`finish` or :meth:`fail`, or in this one if it was called already.
+        """
+        answer = self._meet(deliver)
+        if answer is not deliver:
+            deliver(*answer)
+
+    # ----------------------------------------------------------------- for whoever returned LATER
+    def finish(self, result: Any) -> bool:
+        """Answer with a result, as if the method had returned it; False if the request was answered already.
+
+        Result adapters and plugins see it, in the call's context; what cannot be encoded is answered with the
+        error.  Never raises.
+        """
+        token = current_call.set(self)
+        try:
+            adapters = self.plan.results
+            adapter = adapters[type(result)] if adapters is not None and "_claim" not in self.__dict__ else None
+            if adapter is not None:
+                result = adapter(self, result)
+                if result is LATER:
+                    return True
+        except BaseException as exc:  # code of plugins and of the program
+            return self.fail(exc)
+        finally:
+            current_call.reset(token)
+        return self._answer(self._replied, result)
+
+    def fail(self, exc: BaseException) -> bool:
+        """Answer with an exception, as if the method had raised it; False if the request was answered already."""
+        return self._answer(self._failed, exc)
+
+    def _answer(self, encoded: Callable[[Any], Message | None], what: Any) -> bool:
+        # setdefault is one step, whatever other threads do: that is how the first of two is found, here and in _meet
+        claim = object()
+        if self.__dict__.setdefault("_claim", claim) is not claim:
+            return False
+        token = current_call.set(self)
+        try:
+            answer = (encoded(what),)
+        finally:
+            current_call.reset(token)
+        deliver = self._meet(answer)
+        if deliver is not answer:
+            deliver(*answer)
+        return True
+
+    def _meet(self, mine: Any) -> Any:
+        """The server loop and the answer come in any order: the first leaves what it has, the second gets that."""
+        return self.__dict__.setdefault("_meeting", mine)
+
+    def _replied(self, result: Any) -> Message | None:
+        try:
+            return self._reply(self.plan.codecs[self.serializer_id], result)
+        except BaseException as exc:  # as in execute
+            return self._failed(exc)
+
+    # ----------------------------------------------------------------- inside
+    def execute(self) -> Message | Later | None:
         """The call itself, in whatever thread it is to run."""
         plan = self.plan
         token = current_call.set(self)
@@ -94,16 +194,7 @@ class Request(Call):
                 adapter = plan.results[type(result)]
                 if adapter is not None:
                     result = adapter(self, result)
-            if not self.wants_reply:
-                return None
-            for step in plan.before_reply:
-                step(self)
-            if self.substitute is None:
-                return self._encode(codec, result, 0)
-            try:
-                return self._encode(codec, result, 0)
-            except PyroError as why:
-                return self._encode(codec, self.substitute(self, result, why), 0)
+            return LATER if result is LATER else self._reply(codec, result)
         except BaseException as exc:  # whatever user code raises, even SystemExit, is answered
             return self._failed(exc)
         finally:
@@ -127,6 +218,18 @@ class Request(Call):
         for bit, handler in plan.flags.items():
             if self.flags & bit:
                 handler(self)
+
+    def _reply(self, codec: Codec, result: Any) -> Message | None:
+        if not self.wants_reply:
+            return None
+        for step in self.plan.before_reply:
+            step(self)
+        if self.substitute is None:
+            return self._encode(codec, result, 0)
+        try:
+            return self._encode(codec, result, 0)
+        except PyroError as why:
+            return self._encode(codec, self.substitute(self, result, why), 0)
 
     def _encode(self, codec: Codec, value: Any, flags: int) -> Message:
         plan = self.plan

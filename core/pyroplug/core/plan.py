@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
 
     from .call import Call
+    from .dispatch import Request
     from .interfaces import Buffer, Codec
 
 else:
@@ -100,8 +101,8 @@ class Steps(Record):
     """Server: gets the value of that reserved annotation, which nobody else sees, in the thread that runs the call."""
     reply_flags: Mapping[int, Callable[[Call, Any], Any]] = _NOTHING
     """Client: run when a reply has that flag; gets the decoded value, returns the one to deliver."""
-    results: Sequence[tuple[type, Callable[[Call, Any], Any]]] = ()
-    """Server: adapters of return values by type (subclasses too)."""
+    results: Sequence[tuple[type, Callable[[Request, Any], Any]]] = ()
+    """Server: adapters of return values by type (subclasses too); LATER as result answers the call later."""
     codecs: Mapping[int, Codec] = _NOTHING
     """Both sides: in place of the codecs of those wire ids, after the handshake; others are not added."""
     payload: PayloadFilter | None = None
@@ -117,17 +118,17 @@ class Steps(Record):
     replies come in any order; 0: one call at a time."""
 
 
-class Adapters(dict[type, "Callable[[Call, Any], Any] | None"]):
+class Adapters(dict[type, "Callable[[Request, Any], Any] | None"]):
     """Result adapters by exact type; misses search the base classes once and are remembered."""
 
     LIMIT = 1000
     """How many types are remembered: a program may make new ones all the time."""
 
-    def __init__(self, adapters: Iterable[tuple[type, Callable[[Call, Any], Any]]]) -> None:
+    def __init__(self, adapters: Iterable[tuple[type, Callable[[Request, Any], Any]]]) -> None:
         super().__init__()
         self._known = tuple(adapters)
 
-    def __missing__(self, kind: type) -> Callable[[Call, Any], Any] | None:
+    def __missing__(self, kind: type) -> Callable[[Request, Any], Any] | None:
         found = next((adapter for known, adapter in self._known if issubclass(kind, known)), None)
         if len(self) >= self.LIMIT:
             self.clear()

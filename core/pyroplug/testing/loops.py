@@ -17,6 +17,7 @@ Every wait is bounded by :data:`~pyroplug.testing.kernels.PATIENCE`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import selectors
 import threading
@@ -27,9 +28,13 @@ from typing import Any
 import pytest
 
 from pyroplug.core.daemon import Daemon
+from pyroplug.core.dispatch import LATER, Later
 from pyroplug.core.errors import CommunicationError, ConnectionClosedError, PyroError
+from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import ServerLoopFactory
 from pyroplug.core.members import expose
+from pyroplug.core.plan import Steps
+from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.wire import CONNECTFAIL, CONNECTOK, FLAG_EXCEPTION, RESULT
 
 from .kernels import PATIENCE, Served, WirePeer
@@ -41,11 +46,47 @@ __all__ = ["ServerLoopConformance", "Workpiece"]
 _MOMENT = 0.05  # seconds: how long "nothing happens" is watched
 
 
+class Promise:
+    """The result of a call that the test answers."""
+
+    def __init__(self) -> None:
+        self.request: Any = None
+        self.taken = threading.Event()
+        self.at_once: Any = None
+        """The answer, if it is to be there before the server loop knows that it comes later."""
+
+    def take(self, request: Any) -> Later:
+        """What a plugin does with such a result."""
+        self.request = request
+        if self.at_once is not None:
+            assert request.finish(self.at_once)
+        self.taken.set()
+        return LATER
+
+    def settled(self) -> Any:
+        """The request, once the plugin has it."""
+        assert self.taken.wait(PATIENCE)
+        return self.request
+
+
+class Promises:
+    """A plugin that answers calls later whose result is a :class:`Promise`."""
+
+    PLUGIN = PluginInfo("promises", "calls are answered when the test says so")
+    steps = Steps(results=[(Promise, lambda call, promise: promise.take(call))])
+
+    @hookimpl
+    def pyro_bind(self, connection: Any) -> Steps | None:
+        """On the server."""
+        return self.steps if connection.side == "server" else None
+
+
 @expose
 class Workpiece:
     """The object that the tests serve."""
 
     def __init__(self) -> None:
+        self.promises: Mapping[str, Promise] = collections.defaultdict(Promise)
         self.gate = threading.Event()
         self.entered = threading.Semaphore(0)
         self.lock = threading.Lock()
@@ -66,6 +107,10 @@ class Workpiece:
         with self.lock:
             self.inside -= 1
         return value
+
+    def promise(self, name: str = "first") -> Any:
+        """What the test makes of ``promises[name]``."""
+        return self.promises[name]
 
     def make(self, size: int) -> str:
         """So many characters."""
@@ -119,7 +164,7 @@ class ServerLoopConformance:
             transport,
             self.name or self.factory().names[0],
             settings={**self.settings, **settings},
-            extra_plugins=[self.plugin, self.recorder],
+            extra_plugins=[self.plugin, self.recorder, Promises()],
             daemon_class=daemon_class,
             start=start,
         )
@@ -242,6 +287,89 @@ class ServerLoopConformance:
         self.piece.gate.set()
         assert [call.result(PATIENCE) for call in calls] == list(range(len(proxies)))
         assert self.piece.most == expected
+
+    # ----------------------------------------------------------------------- answered later
+    def test_a_call_that_is_answered_later(self, transport: str) -> None:
+        """It holds up its own client, whose calls may not overlap, and nobody else."""
+        served = self.serve(transport)
+        peer = served.peer()
+        peer.hello()
+        peer.send(peer.call_message("thing", "promise") + peer.call_message("thing", "wait", "next"))
+        request = self.piece.promises["first"].settled()
+        for _ in range(3):
+            self.still_serves(served)
+        assert not self.piece.entered.acquire(blocking=False)
+        self.piece.gate.set()
+        assert in_thread(request.finish, "done").result(PATIENCE)
+        first, second = peer.message(), peer.message()
+        assert (first.seq, peer.value(first)) == (1, "done")
+        assert (second.seq, peer.value(second)) == (2, "next")
+        assert peer.value(peer.call("thing", "echo", 3)) == 3
+
+    def test_a_call_that_was_answered_before_the_loop_knew(self, transport: str) -> None:
+        served = self.serve(transport)
+        self.piece.promises["first"].at_once = "already"
+        peer = served.peer()
+        peer.hello()
+        peer.send(b"".join(peer.call_message("thing", "promise") for _ in range(3)))
+        assert [peer.value(peer.message()) for _ in range(3)] == ["already"] * 3
+
+    def test_only_the_first_answer_counts(self, transport: str) -> None:
+        served = self.serve(transport)
+        proxy = served.proxy()
+        for answer in ("fail", "finish"):
+            call = in_thread(proxy.promise, answer)
+            request = self.piece.promises[answer].settled()
+            assert getattr(request, answer)(ValueError(answer))
+            assert not request.finish("too late")
+            assert not request.fail(KeyError("too late"))
+            with pytest.raises(ValueError, match=answer):
+                raise call.exception(PATIENCE) or call.result()
+        assert proxy.echo("in step") == "in step"
+
+    def test_an_answer_that_cannot_travel(self, transport: str) -> None:
+        served = self.serve(transport)
+        proxy = served.proxy()
+        call = in_thread(proxy.promise)
+        self.piece.promises["first"].settled().finish(threading.Lock())
+        assert isinstance(call.exception(PATIENCE), PyroError)
+        assert proxy.echo("in step") == "in step"
+
+    def test_many_calls_answered_later_need_no_thread(self, transport: str) -> None:
+        served = self.serve(transport, THREADPOOL_SIZE=2, THREADPOOL_SIZE_MIN=1)
+        peers = [served.peer() for _ in range(20)]
+        for number, peer in enumerate(peers):
+            peer.hello()
+            peer.send(peer.call_message("thing", "promise", str(number)))
+        requests = [self.piece.promises[str(number)].settled() for number in range(20)]
+        self.still_serves(served)
+        assert len([thread for thread in threading.enumerate() if thread.name.startswith("pyroplug-")]) <= 5
+        for number, request in reversed(list(enumerate(requests))):
+            assert request.finish(number)
+            assert peers[number].value(peers[number].message()) == number
+
+    def test_the_client_of_a_call_that_is_answered_later_goes(self, transport: str) -> None:
+        served = self.serve(transport)
+        peer = served.peer()
+        peer.hello()
+        peer.send(peer.call_message("thing", "promise"))
+        request = self.piece.promises["first"].settled()
+        peer.close()
+        self.still_serves(served)
+        request.finish("for nobody")
+        assert self.recorder.wait_for("pyro_closed", 2)
+        self.still_serves(served)
+
+    def test_shutdown_waits_for_what_is_answered_later(self, transport: str) -> None:
+        served = self.serve(transport)
+        call = in_thread(served.proxy().promise)
+        request = self.piece.promises["first"].settled()
+        ending = in_thread(served.daemon.shutdown)
+        time.sleep(_MOMENT)
+        assert not ending.done()
+        request.finish("done")
+        ending.result(PATIENCE)
+        assert call.result(PATIENCE) == "done"
 
     # ----------------------------------------------------------------------- deadlines
     def test_a_handshake_that_is_not_finished_in_time_is_refused(self, transport: str) -> None:

@@ -73,7 +73,7 @@ class ForeignSource(Source):
 class Link(Source):
     """One client: its stream, its connection, and what could not be sent yet."""
 
-    __slots__ = ("active", "busy", "connection", "idle_since", "out", "parked", "stream")
+    __slots__ = ("active", "busy", "connection", "idle_since", "later", "out", "parked", "stream")
 
     def __init__(self, stream: Stream, connection: ServerConnection) -> None:
         super().__init__(stream.fileno())
@@ -81,6 +81,7 @@ class Link(Source):
         self.connection = connection
         self.out: deque[memoryview] | None = None
         self.busy = False
+        self.later = False  # what makes it busy runs in no thread of ours
         self.parked = False
         self.active = True
         self.idle_since = 0.0
@@ -302,8 +303,11 @@ class BaseLoop:
     def _ready_other(self, source: Source) -> None:
         if isinstance(source, _Waker):
             source.drain()
-            while self._requests:
+            epoch = self._epoch
+            while self._requests and self._epoch == epoch:
                 self._requests.popleft()()
+            if self._requests:
+                self._waker.wake()  # the lead was lost in one of them: the rest is for whoever has it now
         elif isinstance(source, ListenerSource):
             self._accept(source)
         elif isinstance(source, ForeignSource):
@@ -450,6 +454,35 @@ class BaseLoop:
         out = link.out = link.out or deque()
         out.extend(memoryview(part) for part in parts)
         return self._flush(link)
+
+    def _left_open(self, link: Link, task: Task) -> None:
+        """A task will be answered later, in any thread; its link stays busy until then."""
+        link.later = True
+        task.on_answer(lambda message: self._answered(link, message))
+
+    def _answered(self, link: Link, message: Message | None) -> None:
+        link.later = False
+        if self._deliver(link, message) and link.connection.reader.partial and not self._stop:
+            # its next request may be here already: code of the program is run by the loop's threads, not by this one
+            self._ask(lambda: self._go_on(link))
+        else:
+            self._give_back(link)
+
+    def _give_back(self, link: Link) -> None:
+        """A link is not busy any more: poll it again."""
+        with self._lock:
+            link.busy = False
+            parked, link.parked = link.parked, False
+            if self._links.get(link.fd) is link:
+                if link.out:
+                    self._poller.set(link, WRITE)
+                elif parked:
+                    self._poller.set(link, READ)
+
+    def _go_on(self, link: Link) -> None:
+        self._give_back(link)
+        if self._links.get(link.fd) is link:
+            self._work(link)
 
     def _flush(self, link: Link) -> bool:
         """Go on sending; True when all has gone."""

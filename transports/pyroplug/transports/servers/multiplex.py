@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyroplug.core.connection import Task
+from pyroplug.core.dispatch import LATER, Later
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Settings
+from pyroplug.core.wire import Message
 
 from ._base import READ, BaseLoop, Link
 
@@ -73,12 +75,17 @@ class MultiplexLoop(BaseLoop):
     def _work_on(self, link: Link, task: Task) -> None:
         link.busy = True
         interrupted = False
+        message: Message | Later | None = None
         try:
             message = task.run()
             interrupted = isinstance(getattr(task, "error", None), KeyboardInterrupt)
+            if message is LATER:
+                self._left_open(link, task)
+                return
             self._deliver(link, message)
         finally:
-            link.busy = False
+            if message is not LATER:
+                link.busy = False
         if link.out and link.fd in self._links:
             self._flush(link)
         if interrupted and threading.current_thread() is threading.main_thread():
@@ -94,10 +101,12 @@ class MultiplexLoop(BaseLoop):
                     self._close(link, None)
                 return
             self._work_on(link, task)
-            if link.fd not in self._links:
+            if link.busy or link.fd not in self._links:
                 return
 
     def _running(self, link: Link) -> bool:
+        if link.later:
+            return super()._running(link)
         # a call that runs in this very thread asked for the end: it cannot be waited for
         return link.busy and self._turning_thread not in (None, threading.get_ident())
 

@@ -19,15 +19,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyroplug.core.connection import State, Task
-from pyroplug.core.errors import OverloadError, PyroError
+from pyroplug.core.connection import QuickTask, State, Task
+from pyroplug.core.dispatch import LATER, Later
+from pyroplug.core.errors import OverloadError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Settings
 from pyroplug.core.wire import Message
 
-from ._base import READ, SWEEP_INTERVAL, WRITE, BaseLoop, Link
+from ._base import SWEEP_INTERVAL, BaseLoop, Link
 
 __all__ = ["PLUGIN", "ThreadFactory", "ThreadLoop"]
 
@@ -47,10 +48,8 @@ RETRY_AFTER = 0.5
 """What an OverloadError recommends (seconds)."""
 
 
-class _Refused:
+class _Refused(QuickTask):
     """A task that is not going to be run, because too much else is."""
-
-    quick = True
 
     def __init__(self, task: Task, running: int, waiting: int) -> None:
         self._task = task
@@ -62,20 +61,9 @@ class _Refused:
     def run(self) -> Message | None:
         return self._task.refuse(self._error)
 
-    def refuse(self, error: PyroError) -> Message | None:
-        return self._task.refuse(error)
 
-
-class _Ending:
+class _Ending(QuickTask):
     """Stands for the end of a connection, where the standby looks for a task."""
-
-    quick = True
-
-    def run(self) -> Message | None:
-        return None
-
-    def refuse(self, error: PyroError) -> Message | None:
-        return None
 
 
 class ThreadLoop(BaseLoop):
@@ -310,7 +298,10 @@ class ThreadLoop(BaseLoop):
             if not demoted:  # otherwise it says what the new leader runs
                 self._current = None
         if demoted:
-            self._finish(link, message)
+            self._finish(link, task, message)
+            return False
+        if message is LATER:
+            self._left_open(link, task)
             return False
         self._deliver(link, message)
         return True
@@ -343,31 +334,28 @@ class ThreadLoop(BaseLoop):
 
     def _run_queued(self, link: Link, task: Task) -> None:
         try:
-            self._finish(link, task.run())
+            self._finish(link, task, task.run())
         finally:
             with self._roles:
                 self._busy -= 1
 
-    def _finish(self, link: Link, message: Message | None) -> None:
+    def _finish(self, link: Link, task: Task, message: Message | Later | None) -> None:
         """A worker ends a call: send the reply, run what the client has sent since, give the link back."""
         connection = link.connection
         try:
-            while self._deliver(link, message):
-                task = connection.next_task()
-                if task is None:
+            while message is not LATER and self._deliver(link, message):
+                following = connection.next_task()
+                if following is None:
                     if connection.closing:
                         self._close(link, None)
                     break
+                task = following
                 message = task.run()
         finally:
-            with self._lock:
-                link.busy = False
-                parked, link.parked = link.parked, False
-                if self._links.get(link.fd) is link:
-                    if link.out:
-                        self._poller.set(link, WRITE)
-                    elif parked:
-                        self._poller.set(link, READ)
+            if message is LATER:
+                self._left_open(link, task)
+            else:
+                self._give_back(link)
 
     # ----------------------------------------------------------------- the end
     def _pause(self) -> None:
