@@ -33,9 +33,12 @@ import pytest
 from pyroplug.api import (
     BatchProxy,
     CommunicationError,
+    ConfigError,
     ConnectionClosedError,
+    ConnectionRefusedByPeer,
     Daemon,
     DaemonError,
+    Kernel,
     OverloadError,
     Proxy,
     PyroError,
@@ -1497,3 +1500,93 @@ def test_scenario_56_cancelling_at_every_moment() -> None:
         assert thing.seen == []
         with later:
             pass
+
+
+# ============================================================================= settings
+ROUND_TRIP = """
+import sys, threading
+from pyroplug.api import Daemon, Proxy, expose
+@expose
+class Thing:
+    def echo(self, value): return value
+with Daemon("localhost") as daemon:
+    uri = daemon.register(Thing())
+    threading.Thread(target=daemon.requestLoop).start()
+    with Proxy(uri) as proxy:
+        print(proxy.echo("answer"))
+    daemon.shutdown()
+"""
+
+
+def works(kernel: Kernel) -> bool:
+    """Whether a daemon and a proxy of this kernel understand each other."""
+    with Daemon("localhost", 0, kernel=kernel) as daemon:
+        uri = daemon.register(Thing())
+        serving = in_thread(daemon.requestLoop)
+        with Proxy(uri, kernel=kernel) as proxy:
+            answer = proxy.echo("answer")
+        daemon.shutdown()
+        serving.result(PATIENCE)
+    return bool(answer == "answer")
+
+
+def test_scenario_62_every_variable_unset_empty_and_of_the_wrong_type() -> None:
+    unset = Kernel(environ={})
+    assert works(unset)
+    for setting in unset.settings.schema:
+        chosen = setting.name in ("SERIALIZER", "SERIALIZERS_ACCEPTED", "SERVERTYPE", "JSON_MODULE")
+        if chosen or (setting.choices and setting.type is str):
+            with pytest.raises(PyroError, match=setting.name):  # nothing is no choice among what there is
+                assert works(Kernel(environ={setting.variable: ""}))
+        else:
+            kernel = Kernel(environ={setting.variable: ""})
+            assert works(kernel), setting.variable
+            kernel.close()
+        if setting.type in (bool, int, float):
+            with pytest.raises(ConfigError, match=setting.variable) as caught:
+                Kernel(environ={setting.variable: "many"})
+            assert "'many'" in str(caught.value) or setting.secret
+    unset.close()
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({}, ""),
+        ({"PYRO_COMMTIMEOUT": "", "PYRO_HOST": "", "PYRO_LOGLEVEL": "", "PYRO_MAX_RETRIES": " "}, ""),
+        ({"PYRO_COMMTIMEOUT": "soon"}, "PYRO_COMMTIMEOUT"),
+        ({"PYRO_SERVERTYPE": "thraed"}, "did you mean 'thread"),
+    ],
+)
+def test_scenario_62_a_process_and_its_environment(variables: Mapping[str, str], complaint: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", ROUND_TRIP],
+        capture_output=True,
+        text=True,
+        env={**CLEAN, **variables},
+        timeout=scaled(30),
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == ((1, "") if complaint else (0, "answer\n")), ran.stderr
+    assert complaint in ran.stderr
+    assert bool(ran.stderr) == bool(complaint)
+
+
+def test_scenario_62_two_daemons_with_different_settings_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        serving("thread", MAX_MESSAGE_SIZE=20_000, SERIALIZERS_ACCEPTED={"serpent"}) as (small, _),
+        serving("multiplex", MAX_MESSAGE_SIZE=200_000, SERIALIZERS_ACCEPTED={"json"}, SERIALIZER="json") as (large, _),
+    ):
+        data = "x" * 100_000
+        assert large.proxy().size(data) == len(data)
+        with pytest.raises(PyroError, match="20000"):
+            small.proxy().size(data)
+        with (
+            pytest.raises(ConnectionRefusedByPeer, match="serializer"),
+            Proxy(small.daemon.uriFor("thing"), kernel=large.kernel) as other,
+        ):
+            other.echo()
+        monkeypatch.setenv("PYRO_SERIALIZER", "nonsense")  # what exists has read its environment
+        small.kernel.settings.MAX_MESSAGE_SIZE = 300_000
+        assert large.kernel.settings.MAX_MESSAGE_SIZE == 200_000
+        assert small.proxy().echo(1) == large.proxy().echo(1) == 1

@@ -31,10 +31,15 @@ __all__ = ["KERNEL_SETTINGS", "Kernel", "WireRegister", "default_kernel"]
 
 log = logging.getLogger("pyroplug.kernel")
 
+
+def _not_empty(value: str) -> str | None:
+    return None if value.strip() else "it names one of those that are loaded"
+
+
 KERNEL_SETTINGS = (
-    Setting("SERIALIZER", str, "serpent", "serializer of proxies that have none of their own"),
+    Setting("SERIALIZER", str, "serpent", "serializer of proxies that have none of their own", check=_not_empty),
     Setting("SERIALIZERS_ACCEPTED", set, {"serpent", "json", "msgpack"}, "serializers that a daemon accepts"),
-    Setting("SERVERTYPE", str, "thread", "server loop of daemons"),
+    Setting("SERVERTYPE", str, "thread", "server loop of daemons", check=_not_empty),
     Setting("COMMTIMEOUT", float, 0.0, "seconds a call may take, and a client may be idle; 0: no limit", minimum=0),
     Setting("CONNECT_TIMEOUT", float, 15.0, "seconds to establish a connection; 0: no limit", minimum=0),
     Setting("HANDSHAKE_TIMEOUT", float, 15.0, "seconds from connection to accepted handshake; 0: no limit", minimum=0),
