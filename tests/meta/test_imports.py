@@ -19,6 +19,9 @@ PLUGIN_TOWER = ("settings", "hookspecs", "plugins", "kernel")
 SHARED_HELPERS = ("pyroplug.transports._sockets", "pyroplug.transports.netutil")
 """What transports and server loops share among themselves."""
 
+COMMAND_HELPERS = tuple(f"pyroplug.cli.{name}" for name in ("failures", "output", "session", "target"))
+"""What the commands of plugins may use: the options, the output and the exit codes of the command line."""
+
 
 def inside(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
@@ -195,6 +198,8 @@ def objection(module: Module, item: Import, requirements: Mapping[str, tuple[str
         return None if inside(module.name, package) else "a private module of another package"
     if portion == "pyroplug.transports" and target in SHARED_HELPERS:
         return None
+    if target in COMMAND_HELPERS:
+        return None if item.name in (known[target].exports or ()) else "not a public name of the command line"
     if inside(target, "pyroplug") and target.split(".")[1:2] in [[name] for name in PORTIONS]:
         return f"{mine} does not say that it requires that plugin"
     return "only core is known here"
@@ -223,6 +228,9 @@ def test_plugins_import_only_core_and_what_they_require() -> None:
         ("pyroplug.transports.servers.thread", Import("pyroplug.transports._sockets", "f", 1, False), True),
         ("pyroplug.transports.servers.thread", Import("pyroplug.transports.tcp", "f", 1, False), False),
         ("pyroplug.serializers.json", Import("pyroplug.testing.record", "f", 1, True), False),
+        ("pyroplug.plugins.a", Import("pyroplug.cli.output", "table", 1, False), True),
+        ("pyroplug.plugins.a", Import("pyroplug.cli.output", "_escape", 1, False), False),
+        ("pyroplug.plugins.a", Import("pyroplug.cli.app", "app", 1, False), False),
     ],
 )
 def test_the_rule_itself(importer: str, item: Import, allowed: bool) -> None:

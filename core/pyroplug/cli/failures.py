@@ -82,8 +82,8 @@ def explain(error: BaseException, session: Session) -> Failure:
         return _remote(error.error)
     if isinstance(error, CommunicationError) and not isinstance(error, OSError):  # which a listener's is, too
         return _communication(error, session)
-    if isinstance(error, NamingError):
-        return Failure(Exit.UNREACHABLE, "name server", str(error))
+    if isinstance(error, NamingError):  # once connected, the name server is there and says no
+        return Failure(Exit.FAILED if session.connected else Exit.UNREACHABLE, "name server", str(error))
     if isinstance(error, URIError):
         return Failure(Exit.USAGE, "usage", str(error), "URIs look like PYRO:object@host:port")
     if isinstance(error, PluginError):

@@ -14,7 +14,8 @@ import os
 import sys
 import unicodedata
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -25,6 +26,7 @@ from pyroplug.core.uri import URI
 __all__ = [
     "clean",
     "color_allowed",
+    "live_table",
     "milliseconds",
     "print_json",
     "print_text",
@@ -121,9 +123,46 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], colors: Mapping
 
     ``colors`` gives cells with these texts a colour.
     """
-    rows = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
-    if not (sys.stdout.isatty() and _rich_table(headers, rows, colors or {})):
+    rows = _cleaned(rows)
+    rich = _rich_table(headers, rows, colors or {}) if sys.stdout.isatty() else None
+    if rich is None:
         _plain_table(headers, rows, colors or {})
+    else:
+        _console().print(rich)
+
+
+@contextmanager
+def live_table(
+    headers: Sequence[str], colors: Mapping[str, str] | None = None
+) -> Iterator[Callable[[str, Sequence[Sequence[str]]], None]]:
+    """A table that changes: gives a function that shows a title and the rows of now in place of those before.
+
+    Where the output is no terminal, one table follows the other.
+    """
+    colors = colors or {}
+
+    def show_plainly(title: str, rows: Sequence[Sequence[str]]) -> None:
+        click.clear()  # nothing, where there is no terminal
+        print_text(title)
+        _plain_table(headers, _cleaned(rows), colors)
+
+    if not sys.stdout.isatty() or _rich_table(headers, [], colors) is None:
+        yield show_plainly
+        return
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=_console(), auto_refresh=False) as live:
+
+        def show(title: str, rows: Sequence[Sequence[str]]) -> None:
+            live.update(Group(Text(clean(title)), _rich_table(headers, _cleaned(rows), colors)), refresh=True)
+
+        yield show
+
+
+def _cleaned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
 
 
 def _plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], colors: Mapping[str, str]) -> None:
@@ -138,17 +177,22 @@ def _plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], colors: 
         click.echo("  ".join(cells).rstrip())
 
 
-def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], colors: Mapping[str, str]) -> bool:
+def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], colors: Mapping[str, str]) -> Any:
+    """The table for a terminal; None without the package ``rich``."""
     try:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
     except ImportError:
-        return False
+        return None
     shown = Table()
     for header in headers:
         shown.add_column(header, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell, style=colors.get(cell, "")) for cell in row))
-    Console(no_color=color_allowed() is False).print(shown)
-    return True
+    return shown
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(no_color=color_allowed() is False)
