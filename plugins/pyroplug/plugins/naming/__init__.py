@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.plugins import PluginInfo
-from pyroplug.core.settings import Schema, Setting
+from pyroplug.core.settings import Schema, Setting, Settings
 
 from .table import NAMESERVER_NAME, NAMING, Naming, naming_of
+
+if TYPE_CHECKING:
+    from .leases import Sweeper
+    from .nsdaemon import NameServerDaemon
+    from .storage import Storage
 
 __all__ = ["NAMESERVER_NAME", "NAMING", "PLUGIN", "Naming", "naming_of"]
 
@@ -30,6 +37,10 @@ def pyro_settings(schema: Schema) -> None:
                 "naming", minimum=0),
         Setting("NS_LEASE_MAX", float, 3600.0, "seconds of a lease that a name server grants at most", "naming",
                 minimum=1),
+        Setting("NS_MAX_NAMES", int, 1_000_000, "names that a name server takes", "naming", minimum=1),
+        Setting("NS_MAX_NAME", int, 1000, "characters of a name or tag", "naming", minimum=1),
+        Setting("NS_MAX_TAGS", int, 1000, "tags of one name", "naming", minimum=0),
+        Setting("NS_REGEX_TIMEOUT", float, 2.0, "seconds that matching one regex may take", "naming", minimum=0.01),
         Setting("NS_ALLOW_SHUTDOWN", bool, False, "clients may shut the name server down", "naming"),
     ):  # fmt: skip
         schema.add(setting)
@@ -38,4 +49,20 @@ def pyro_settings(schema: Schema) -> None:
 @hookimpl
 def pyro_configure(kernel: Kernel) -> None:
     """The table that the parts fill."""
-    kernel.stash[NAMING] = Naming()
+    table = kernel.stash[NAMING] = Naming()
+    table.storages["memory"] = _memory
+    table.services.append(_sweep)
+
+
+def _memory(text: str, settings: Settings) -> Storage:
+    from .storage import MemoryStorage
+
+    if text:
+        raise ValueError(f"the storage 'memory' takes no file, but it was given {text!r}")
+    return MemoryStorage()
+
+
+def _sweep(daemon: NameServerDaemon) -> Sweeper:
+    from .leases import Sweeper
+
+    return Sweeper(daemon.nameserver)
