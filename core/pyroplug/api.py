@@ -7,10 +7,12 @@ importing this module costs next to nothing.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # a type checker knows this name: typing itself would be most of the time that this import takes
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
     from pyroplug.core.call import Call
     from pyroplug.core.client import Proxy
     from pyroplug.core.daemon import DAEMON_NAME, Daemon, serve

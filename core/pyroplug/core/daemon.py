@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -191,7 +191,7 @@ class Daemon:
         """
         self._check_open()
         if objectId is None:
-            objectId = f"obj_{uuid.uuid4().hex}"
+            objectId = f"obj_{os.urandom(16).hex()}"
         elif not isinstance(objectId, str):
             raise TypeError(f"objectId must be a text or None, not {type(objectId).__name__}")
         elif not objectId or any(c.isspace() for c in objectId):

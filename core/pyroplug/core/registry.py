@@ -5,7 +5,6 @@ Look-ups are plain dict reads and take no lock; changes do.
 
 from __future__ import annotations
 
-import difflib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -79,6 +78,8 @@ class Entry:
         cls = self.members.cls
         if any(name in vars(base) for base in cls.__mro__):
             return AttributeError(f"attempt to access unexposed attribute '{name}' of class {cls.__name__}")
+        import difflib  # for errors only
+
         close = difflib.get_close_matches(name, self.members.methods, n=1)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         return AttributeError(f"'{cls.__name__}' object has no attribute '{name}'{hint}")

@@ -7,7 +7,6 @@ the values.  Each setting is an attribute (``settings.SERIALIZER``) and an envir
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import warnings
@@ -35,6 +34,8 @@ _FALSE = frozenset({"0", "no", "off", "false"})
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as ``" (did you mean 'serpent'?)"``, or an empty text when nothing is close."""
+    import difflib  # for errors only
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final
 
 from pyroplug.core.call import Call
 from pyroplug.core.errors import PluginError, RemoteProtocolError, SerializeError
@@ -38,8 +37,7 @@ ANNOTATION = "BLBI"
 _ALONE = "if SerializedBlob is used, it must be the only argument"
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A request as it came: nothing in it was decoded."""
 
     payload: Buffer

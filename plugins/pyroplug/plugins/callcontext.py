@@ -7,11 +7,10 @@ left for the next one in that thread, whatever way the call ends.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyroplug.core.call import Call, current_call
 from pyroplug.core.errors import LocalProtocolError, PluginError
@@ -20,6 +19,9 @@ from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.stash import StashKey
 from pyroplug.core.wire import EXTENSIONS, NO_CORRELATION
+
+if TYPE_CHECKING:
+    import uuid  # slow to import: only where ids are asked for
 
 __all__ = [
     "PLUGIN",
@@ -214,12 +216,16 @@ class CallContext:
         if call is None:
             side = client_side.get()
             return side.correlation_id if side is not None else None
+        import uuid
+
         if call.correlation == NO_CORRELATION:
             call.correlation = uuid.uuid4().bytes
         return uuid.UUID(bytes=call.correlation)
 
     @correlation_id.setter
     def correlation_id(self, value: uuid.UUID | None) -> None:
+        import uuid
+
         if value is not None and not isinstance(value, uuid.UUID):
             raise TypeError(f"correlation_id must be a UUID or None, not {type(value).__name__}")
         call = current_call.get()

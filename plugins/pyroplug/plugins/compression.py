@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
+import importlib.machinery
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroplug.core.errors import ConfigError, MessageTooLargeError, RemoteProtocolError
 from pyroplug.core.hookspecs import hookimpl
@@ -119,10 +118,8 @@ def _in_python() -> bool:
 
 @functools.cache
 def _there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+    # (importlib.util, which would look everywhere, is slow to import)
+    return module in sys.modules or importlib.machinery.PathFinder.find_spec(module) is not None
 
 
 def _zlib() -> Callable[[bytes], bytes]:
@@ -154,8 +151,7 @@ def _lz4() -> Callable[[bytes], bytes]:
     return compress
 
 
-@dataclass(frozen=True)
-class Algorithm:
+class Algorithm(NamedTuple):
     """One way to compress; ``module`` is the package that it needs."""
 
     flag: int

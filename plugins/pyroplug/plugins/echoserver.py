@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
@@ -136,6 +135,8 @@ def _until_signal(stop: Callable[[], object]) -> Iterator[list[int]]:
 
     Only the main thread can have that; elsewhere nothing is done.
     """
+    import signal  # of no use to all who only have this plugin loaded
+
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield came

@@ -6,7 +6,6 @@ It is a stream layer with a frame reader of its own, so that it costs nothing wh
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -54,6 +53,8 @@ class _Watcher:
             self._reader = None
 
     def _log(self, frame: Frame, peer: str) -> None:
+        import uuid
+
         correlation = str(uuid.UUID(bytes=frame.correlation)) if frame.flags & FLAG_CORR_ID else "-"
         data = bytes(memoryview(frame.payload)[:SHOWN])
         more = "..." if len(frame.payload) > SHOWN else ""

@@ -25,8 +25,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroplug.core.call import current_call
 from pyroplug.core.connection import ServerConnection
@@ -51,8 +50,7 @@ PERMANENT, WEAK, SESSION, LEASED = "permanent", "weak", "session", "leased"
 _WITHOUT_ID = re.compile(r"obj_[0-9a-f]{32}\Z")
 
 
-@dataclass(frozen=True)
-class Registration:
+class Registration(NamedTuple):
     """One object of a daemon and how it is held; times in seconds."""
 
     object_id: str

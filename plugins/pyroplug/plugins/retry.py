@@ -9,7 +9,6 @@ comes back is not knocked down again by everybody's retries.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -72,6 +71,12 @@ class Budget:
             return True
 
 
+def _random() -> float:
+    import random  # slow to import, and needed after a failure only
+
+    return random.random()
+
+
 class IdempotentPolicy:
     """Whether, and after what pause, a call of an idempotent method is repeated.
 
@@ -81,7 +86,7 @@ class IdempotentPolicy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.sleep: Callable[[float], object] = time.sleep
-        self.random: Callable[[], float] = random.random
+        self.random: Callable[[], float] = _random
         """Gives numbers from 0 to 1."""
         self.budget = Budget(settings.RETRY_BUDGET)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import array
 import datetime
-import decimal
 import enum
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +25,8 @@ _CHUNK = 65536
 _TAG = b"__class__"
 _ATOMS = frozenset({str, bytes, bytearray, int, float, bool, complex, type(None)})
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+_AS_TEXT = frozenset({("uuid", "UUID"), ("decimal", "Decimal")})
+"""By name: these modules are slow to import, and most programs never need them."""
 
 Request = tuple[str, str, "Sequence[Any]", "Mapping[str, Any]"]
 
@@ -118,7 +118,7 @@ def plain_form(obj: Any, types: TypeTable, serializer: str) -> Any:
         return form
     if isinstance(obj, (set, frozenset)):
         return tuple(obj)
-    if isinstance(obj, (uuid.UUID, decimal.Decimal)):
+    if any((base.__module__, base.__qualname__) in _AS_TEXT for base in type(obj).__mro__):
         return str(obj)
     if isinstance(obj, (datetime.datetime, datetime.date)):
         return obj.isoformat()

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
 
-from ._pickling import PickleCodec, missing
-
 if TYPE_CHECKING:
     from pyroplug.core.interfaces import Serializer
     from pyroplug.core.settings import Settings
     from pyroplug.core.types import TypeTable
+
+    from ._pickling import PickleCodec
 
 __all__ = ["PLUGIN", "CloudpickleSerializer", "pyro_serializers"]
 
@@ -44,6 +44,8 @@ class CloudpickleSerializer:
 
     def bind(self, types: TypeTable, settings: Settings) -> PickleCodec:
         """A codec that writes the protocol PICKLE_PROTOCOL_VERSION; PluginError when cloudpickle is not installed."""
+        from ._pickling import PickleCodec, missing  # here, because most kernels only look whether the plugin is opt-in
+
         try:
             import cloudpickle  # here, so that the plugin can be listed without it
         except ImportError as err:

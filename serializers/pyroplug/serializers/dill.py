@@ -16,12 +16,12 @@ from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
 
-from ._pickling import PickleCodec, missing
-
 if TYPE_CHECKING:
     from pyroplug.core.interfaces import Serializer
     from pyroplug.core.settings import Settings
     from pyroplug.core.types import TypeTable
+
+    from ._pickling import PickleCodec
 
 __all__ = ["PLUGIN", "DillSerializer", "pyro_serializers", "pyro_settings"]
 
@@ -39,6 +39,8 @@ class DillSerializer:
 
     def bind(self, types: TypeTable, settings: Settings) -> PickleCodec:
         """A codec that writes the protocol DILL_PROTOCOL_VERSION; PluginError when dill is not installed."""
+        from ._pickling import PickleCodec, missing  # here, because most kernels only look whether the plugin is opt-in
+
         try:
             import dill  # here, so that the plugin can be listed without it
         except ImportError as err:

@@ -9,7 +9,6 @@ protocol 502, so the wire id here is 104: Pyro4's plus 100.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,12 @@ from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
 
-from ._pickling import PickleCodec
-
 if TYPE_CHECKING:
     from pyroplug.core.interfaces import Serializer
     from pyroplug.core.settings import Settings
     from pyroplug.core.types import TypeTable
+
+    from ._pickling import PickleCodec
 
 __all__ = ["PLUGIN", "PickleSerializer", "pyro_serializers", "pyro_settings"]
 
@@ -38,12 +37,18 @@ class PickleSerializer:
 
     def bind(self, types: TypeTable, settings: Settings) -> PickleCodec:
         """A codec that writes the protocol PICKLE_PROTOCOL_VERSION."""
+        import pickle
+
+        from ._pickling import PickleCodec
+
         return PickleCodec("pickle", pickle, getattr(settings, "PICKLE_PROTOCOL_VERSION", -1), types)
 
 
 @hookimpl
 def pyro_settings(schema: Schema) -> None:
     """PICKLE_PROTOCOL_VERSION."""
+    import pickle
+
     schema.add(
         Setting(
             "PICKLE_PROTOCOL_VERSION",

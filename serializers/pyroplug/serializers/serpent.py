@@ -27,12 +27,10 @@ import ast
 import binascii
 import collections
 import datetime
-import decimal
 import enum
 import math
 import numbers
 import re
-import uuid
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +91,14 @@ _BASES: Mapping[type, Callable[[Any], Any]] = {
     dict: dict,
     set: set,
     frozenset: set,
-    decimal.Decimal: str,
     datetime.datetime: datetime.datetime.isoformat,
     datetime.date: datetime.date.isoformat,
     datetime.timedelta: datetime.timedelta.total_seconds,
     datetime.time: str,
-    uuid.UUID: str,
     array.array: lambda value: value.tounicode() if value.typecode in "uw" else value.tolist(),
 }
+# The same by name, for modules that are slow to import.
+_NAMED: Mapping[tuple[str, str], Callable[[Any], Any]] = {("decimal", "Decimal"): str, ("uuid", "UUID"): str}
 _EXACT: Mapping[type, Callable[[Any], Any]] = {
     collections.deque: list,
     collections.UserList: list,
@@ -201,12 +199,14 @@ class _Writer:
         if form is not NOT_REPLACED:
             return self._form(form, left)
         for base in kind.__mro__:
-            if base in _BASES:
-                return self.text(_BASES[base](value), left)
+            write = _BASES.get(base) or _NAMED.get((base.__module__, base.__qualname__))
+            if write is not None:
+                return self.text(write(value), left)
         return self._form(types.default_form(value, "serpent"), left)
 
     def _replaced(self, other: Any, left: int) -> str:
-        if type(other) in _REPR or type(other) in _BASES:
+        kind = type(other)
+        if kind in _REPR or kind in _BASES or (kind.__module__, kind.__qualname__) in _NAMED:
             return self.text(other, left)
         form = self._types.registered(other)
         return self._form(self._types.default_form(other, "serpent") if form is NOT_REPLACED else form, left)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import os
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,7 +49,7 @@ class Stream:
     """
 
     def __init__(self, iterator: Iterator[Any], now: float) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = os.urandom(16).hex()
         self.session: Session | None = None
         self.created = now
         self.lingers_until: float | None = None

@@ -10,11 +10,11 @@ that derive from ``int``, ``float``, ``str``, ``list``, ``tuple`` or ``dict`` as
 
 from __future__ import annotations
 
-import dataclasses
 import enum
+import functools
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pyroplug.core.errors import PluginError, SerializeError
 from pyroplug.core.hookspecs import hookimpl
@@ -24,14 +24,17 @@ from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.stash import StashKey
 
-from .codec import OWN, TypedTable, typed_codec
-from .forms import Form, Pack
+if TYPE_CHECKING:
+    from .codec import TypedTable
+    from .forms import Form, Pack
 
 __all__ = ["PLUGIN", "remote_type"]
 
 PLUGIN = PluginInfo("types", "values keep their types: dates, numpy arrays, dataclasses, enums and more")
 
 EXTENSION = "typed"
+OWN = "@"
+"""Begins the tags of classes that programs registered; those of ours begin with ``+``."""
 C = TypeVar("C", bound=type)
 _WRITTEN_AS_BASE = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
@@ -40,11 +43,17 @@ class TypeRegister:
     """The types of one kernel, and its codecs that know them."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.table = TypedTable(kernel.types)
         self._kernel = kernel
         self._names: dict[str, type] = {}
         self._lock = threading.Lock()
         self._steps: tuple[object, Steps] = (None, Steps())
+
+    @functools.cached_property
+    def table(self) -> TypedTable:
+        """What knows the types; made for the first peer, or the first class, that needs it."""
+        from .codec import TypedTable
+
+        return TypedTable(self._kernel.types)
 
     def steps(self) -> Steps:
         """The codecs that keep types, by wire id; made anew when a setting was changed or a serializer added."""
@@ -52,6 +61,8 @@ class TypeRegister:
         state = kernel.settings.version, len(kernel.serializers)
         known = self._steps
         if known[0] != state:
+            from .codec import typed_codec
+
             with self._lock:
                 made = {
                     serializer.wire_id: typed_codec(serializer, self.table, kernel.settings)
@@ -136,6 +147,10 @@ def remote_type(
 
 
 def _form(cls: type, tag: str, fields: Iterable[str] | None) -> Form:
+    import dataclasses
+
+    from .forms import Form
+
     if issubclass(cls, enum.Flag):
         return Form(tag, lambda value, pack: {"value": value.value}, lambda data: cls(data["value"]))
     if issubclass(cls, enum.Enum):
@@ -165,6 +180,10 @@ def _taken(cls: type, data: dict[str, Any], names: Iterable[str]) -> dict[str, A
 
 
 def _dataclass_form(cls: Any, tag: str) -> Form:
+    import dataclasses
+
+    from .forms import Form
+
     names = tuple(field.name for field in dataclasses.fields(cls))
     given = frozenset(field.name for field in dataclasses.fields(cls) if field.init)
 
@@ -195,6 +214,8 @@ def _fields_of(cls: type) -> tuple[str, ...]:
 
 
 def _fields_form(cls: Any, tag: str, names: tuple[str, ...]) -> Form:
+    from .forms import Form
+
     if not all(name.isidentifier() and not name.startswith("__") for name in names):
         raise TypeError(f"fields must be names of attributes: {names!r}")
 

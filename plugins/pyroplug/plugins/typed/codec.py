@@ -11,24 +11,21 @@ import binascii
 import collections
 import enum
 import sys
-from collections.abc import ItemsView, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING, Any
 
 from pyroplug.core.errors import PyroError, SerializeError
 from pyroplug.core.settings import nearest
 from pyroplug.core.types import DEFAULT_DEPTH, NOT_REPLACED, TypeTable, too_deep
 
-from .arrays import ARRAY, SCALAR
-from .forms import BYTES, DICT, STANDARD, TUPLE, Form
+from . import OWN
+from .forms import BYTES, DICT, LATER, STANDARD, TUPLE, Form, forms_of
 
 if TYPE_CHECKING:
     from pyroplug.core.interfaces import Codec, Serializer
     from pyroplug.core.settings import Settings
 
-__all__ = ["OWN", "TypedCodec", "TypedTable", "typed_codec"]
-
-OWN = "@"
-"""Begins the tags of classes that programs registered; those of ours begin with ``+``."""
+__all__ = ["TypedCodec", "TypedTable", "typed_codec"]
 
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _LEFT = (collections.UserList, collections.UserDict, collections.UserString)
@@ -69,6 +66,12 @@ class _Tuple(tuple[int, ...]):
 _SUBCLASSES = (_Int(1), _Float(1.5), _Str("x"), _Bytes(b"x"), _Dict(a=1), _List([1]), _Tuple([1]))
 
 
+def _of_numpy(tag: str, data: dict[str, Any]) -> Any:
+    from .arrays import ARRAY, SCALAR
+
+    return (ARRAY if tag == ARRAY.tag else SCALAR).unpack(data)
+
+
 class TypedTable(TypeTable):
     """The table of a kernel and the forms of ours; what is registered with the kernel comes first."""
 
@@ -76,13 +79,35 @@ class TypedTable(TypeTable):
         super().__init__(base)
         self.base = base
         self._exact: dict[type, Form] = {type(sample): BYTES for sample in _SUBCLASSES}
-        self._forms: dict[type, Form] = dict(STANDARD)
-        self._numpy = False
-        for form in (*STANDARD.values(), ARRAY, SCALAR, BYTES, DICT, TUPLE):
+        self.standard: Mapping[type, Form] = STANDARD
+        """Forms of the standard library, as far as anything of it can have come along."""
+        self._numpy: Mapping[type, Form] = {}
+        self._unknown: tuple[str, ...] = (*LATER, "numpy")
+        for form in (*STANDARD.values(), BYTES, DICT, TUPLE):
             self._add(form)
+        for module, (_, tags) in LATER.items():
+            for tag in tags:
+                self.register_dict_to_class(tag, self._later(module), inner_first=True)
+        for tag in ("+ndarray", "+numpy"):
+            self.register_dict_to_class(tag, _of_numpy, inner_first=True)
 
     def _add(self, form: Form) -> None:
         self.register_dict_to_class(form.tag, lambda name, data: form.unpack(data), inner_first=True)
+
+    def _later(self, module: str) -> Callable[[str, dict[str, Any]], Any]:
+        def first(tag: str, data: dict[str, Any]) -> Any:
+            return next(form for form in self.know(module).values() if form.tag == tag).unpack(data)
+
+        return first
+
+    def know(self, module: str) -> Mapping[type, Form]:
+        """Use the forms of a module from now on."""
+        forms = forms_of(module)
+        with self._lock:
+            self.standard = {**self.standard, **forms}
+        for form in forms.values():
+            self._add(form)
+        return forms
 
     def add(self, cls: type, form: Form) -> None:
         """Use a form for objects of exactly this class."""
@@ -96,22 +121,31 @@ class TypedTable(TypeTable):
         form = self._exact.get(kind)
         if form is not None:
             return form
-        if not self._numpy and "numpy" in sys.modules:
-            self._know_numpy()
-        forms = self._forms
+        if self._unknown:
+            self._look_around()
+        standard, numpy = self.standard, self._numpy
         for cls in kind.__mro__:
-            if cls in forms:
-                return forms[cls]
+            form = standard.get(cls) or numpy.get(cls)
+            if form is not None:
+                return form
         return None
 
-    def _know_numpy(self) -> None:
-        # whoever has an array has imported numpy: we need not
-        numpy = sys.modules["numpy"]
-        try:
-            self._forms = {**self._forms, numpy.ndarray: ARRAY, numpy.generic: SCALAR}
-        except AttributeError:
-            return  # another thread is importing it just now
-        self._numpy = True
+    def _look_around(self) -> None:
+        # whoever has an object of a module has imported that module: we need not
+        for name in self._unknown:
+            module = sys.modules.get(name)
+            if module is None:
+                continue
+            try:
+                if name == "numpy":
+                    from .arrays import ARRAY, SCALAR
+
+                    self._numpy = {module.ndarray: ARRAY, module.generic: SCALAR}
+                else:
+                    self.know(name)
+            except AttributeError:
+                continue  # another thread is importing it just now
+            self._unknown = tuple(unknown for unknown in self._unknown if unknown != name)
 
     def replace(self, obj: Any) -> Any:
         other = self.base.replace(obj)
@@ -146,7 +180,7 @@ class TypedTable(TypeTable):
 class _Abilities:
     """What a serializer writes without asking for help; found out by trying."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, forms: Iterable[Form]) -> None:
         def alone(value: Any) -> bool:
             try:
                 codec.dumps(value)
@@ -154,7 +188,7 @@ class _Abilities:
                 return False
             return True
 
-        self.needed = {form.tag for form in (*STANDARD.values(), BYTES) if not alone(form.sample)}
+        self.needed = {form.tag for form in (*forms, BYTES) if not alone(form.sample)}
         """Tags of the standard forms that it cannot do without."""
         self.has_bytes = BYTES.tag not in self.needed
         self.has_empty_sets = alone(set())
@@ -235,7 +269,7 @@ class _Packer:
             return self.value(data, left)
         form = self._table.form_of(value)
         if form is not None and not isinstance(value, self._left):
-            standard = type(value) in STANDARD
+            standard = type(value) in self._table.standard
             if not standard or form.tag in self._needed:
                 return self._tagged(form, value, left)
         return self._plain(value, left)
@@ -250,7 +284,7 @@ class _Packer:
             return self.value(tuple(value), left)
         if isinstance(value, enum.Enum) and not isinstance(value, self._left):
             return self.value(value.value, left)
-        if isinstance(value, (str, int, float, complex, bytes, *_LEFT)) or type(value) in STANDARD:
+        if isinstance(value, (str, int, float, complex, bytes, *_LEFT)) or type(value) in self._table.standard:
             return value
         return self.value(self._base.default_form(value, self._serializer), left)
 
@@ -275,12 +309,16 @@ class _Level:
 
 
 class TypedCodec:
-    """A serializer's codec that keeps types."""
+    """A serializer's codec that keeps types.
 
-    def __init__(self, codec: Codec, packer: _Packer, limit: int) -> None:
-        self._codec = codec
-        self._packer = packer
-        self._limit = limit
+    What the serializer needs help with is found out when it first asks for some: most programs send plain data only.
+    """
+
+    def __init__(self, serializer: Serializer, table: TypedTable, settings: Settings) -> None:
+        self._codec = codec = serializer.bind(table, settings)
+        self._limit = int(getattr(settings, "MAX_NESTING_DEPTH", DEFAULT_DEPTH))
+        self._packing: tuple[Codec, _Packer | None] | None = None
+        self._serializer, self._table, self._settings = serializer, table, settings
         self.loads = codec.loads
         self.loads_call = codec.loads_call
 
@@ -289,18 +327,30 @@ class TypedCodec:
             return self._codec.dumps(value)
         except SerializeError:
             pass  # (whatever is wrong, it is said below, without this one as its context)
-        return self._codec.dumps(self._packed(value))
+        codec, packer = self._packing or self._find_out()
+        return codec.dumps(self._packed(packer, value))
 
     def dumps_call(self, object_id: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         try:
             return self._codec.dumps_call(object_id, method, args, kwargs)
         except SerializeError:
             pass
-        return self._codec.dumps_call(object_id, method, self._packed(args), self._packed(kwargs))
+        codec, packer = self._packing or self._find_out()
+        return codec.dumps_call(object_id, method, self._packed(packer, args), self._packed(packer, kwargs))
 
-    def _packed(self, value: Any) -> Any:
+    def _find_out(self) -> tuple[Codec, _Packer | None]:
+        abilities = _abilities(self._serializer, self._settings)
+        if abilities is None:  # it is used as ever
+            self._packing = self._serializer.bind(self._table.base, self._settings), None
+        else:
+            self._packing = self._codec, _Packer(self._table, abilities, self._serializer.name)
+        return self._packing
+
+    def _packed(self, packer: _Packer | None, value: Any) -> Any:
+        if packer is None:
+            return value
         try:
-            return self._packer.value(value, self._limit)
+            return packer.value(value, self._limit)
         except PyroError:
             raise
         except RecursionError as err:
@@ -310,16 +360,24 @@ class TypedCodec:
 
 
 def typed_codec(serializer: Serializer, table: TypedTable, settings: Settings) -> TypedCodec | None:
-    """A codec that keeps types, or None where the serializer cannot carry tagged dicts (or needs none: pickle)."""
+    """A codec that keeps types, or None where the serializer needs none: pickle."""
+    if not serializer.safe and _abilities(serializer, settings) is None:
+        return None
+    return TypedCodec(serializer, table, settings)
+
+
+def _abilities(serializer: Serializer, settings: Settings) -> _Abilities | None:
+    """What a serializer can do by itself, or None where it cannot carry tagged dicts."""
     limit = int(getattr(settings, "MAX_NESTING_DEPTH", DEFAULT_DEPTH))
     alone = TypedTable(TypeTable())  # what the program registered must not have a say in what is tried
-    samples = [form.sample for form in STANDARD.values()]
+    for module in LATER:
+        alone.know(module)
+    samples = [form.sample for form in alone.standard.values()]
     try:
-        trial = serializer.bind(alone, settings)
-        abilities = _Abilities(trial)
-        typed = TypedCodec(trial, _Packer(alone, abilities, serializer.name), limit)
-        if typed.loads(typed.dumps(samples)) != samples:
-            return None
+        codec = serializer.bind(alone, settings)
+        abilities = _Abilities(codec, alone.standard.values())
+        packer = _Packer(alone, abilities, serializer.name)
+        sent = codec.dumps(packer.value(samples, limit))
+        return abilities if codec.loads(sent) == samples else None
     except Exception:  # a serializer of others may fail in any way: it is used as ever
         return None
-    return TypedCodec(serializer.bind(table, settings), _Packer(table, abilities, serializer.name), limit)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import array
 import binascii
 import collections
-import datetime
-import decimal
-import fractions
-import pathlib
+import importlib
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-__all__ = ["BYTES", "DICT", "STANDARD", "TUPLE", "Form", "Pack", "bytes_of"]
+if TYPE_CHECKING:
+    import datetime
+    import pathlib
+
+__all__ = ["BYTES", "DICT", "LATER", "STANDARD", "TUPLE", "Form", "Pack", "bytes_of", "forms_of"]
 
 
 class Pack(Protocol):
@@ -38,8 +37,7 @@ class Pack(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """How objects of one type travel.
 
     ``sample`` is an object that tells whether a serializer can do without the form.
@@ -146,8 +144,22 @@ def _pack_span(value: datetime.timedelta, pack: Pack) -> dict[str, Any]:
     return {"days": value.days, "seconds": value.seconds, "microseconds": value.microseconds}
 
 
-def _unpack_span(data: dict[str, Any]) -> datetime.timedelta:
-    return datetime.timedelta(_whole(data["days"]), _whole(data["seconds"]), _whole(data["microseconds"]))
+def _unpack_span(cls: type[datetime.timedelta]) -> Callable[[dict[str, Any]], Any]:
+    return lambda data: cls(_whole(data["days"]), _whole(data["seconds"]), _whole(data["microseconds"]))
+
+
+def _of_datetime(module: Any) -> dict[type, Form]:
+    return {
+        module.datetime: Form("+datetime", _pack_time, _unpack_time(module.datetime), module.datetime(2000, 1, 1)),
+        module.date: Form(
+            "+date",
+            lambda value, pack: {"iso": value.isoformat()},
+            lambda data: module.date.fromisoformat(_text(data["iso"])),
+            module.date(2000, 1, 1),
+        ),
+        module.time: Form("+time", _pack_time, _unpack_time(module.time), module.time(1)),
+        module.timedelta: Form("+timedelta", _pack_span, _unpack_span(module.timedelta), module.timedelta(1)),
+    }
 
 
 # --------------------------------------------------------------------------- arrays of the standard library
@@ -182,21 +194,44 @@ def _unpack_array(data: dict[str, Any]) -> array.array[Any]:
 
 
 # --------------------------------------------------------------------------- paths
-def _pack_path(value: pathlib.PurePath, pack: Pack) -> dict[str, Any]:
-    windows = isinstance(value, pathlib.PureWindowsPath)
-    return {"path": str(value), "windows": windows, "pure": not isinstance(value, pathlib.Path)}
+def _of_pathlib(module: Any) -> dict[type, Form]:
+    def pack(value: pathlib.PurePath, pack: Pack) -> dict[str, Any]:
+        windows = isinstance(value, module.PureWindowsPath)
+        return {"path": str(value), "windows": windows, "pure": not isinstance(value, module.Path)}
 
+    def unpack(data: dict[str, Any]) -> Any:
+        path, windows = _text(data["path"]), bool(data["windows"])
+        if not data["pure"] and windows == (sys.platform == "win32"):
+            return module.Path(path)
+        return module.PureWindowsPath(path) if windows else module.PurePosixPath(path)
 
-def _unpack_path(data: dict[str, Any]) -> pathlib.PurePath:
-    path, windows = _text(data["path"]), bool(data["windows"])
-    if not data["pure"] and windows == (sys.platform == "win32"):
-        return pathlib.Path(path)
-    return pathlib.PureWindowsPath(path) if windows else pathlib.PurePosixPath(path)
+    return {module.PurePath: Form("+path", pack, unpack, module.PurePosixPath("x"))}
 
 
 # --------------------------------------------------------------------------- the list
 def _by_text(tag: str, cls: Callable[[str], Any], sample: Any) -> Form:
     return Form(tag, lambda value, pack: {"text": str(value)}, lambda data: cls(_text(data["text"])), sample)
+
+
+def _of_decimal(module: Any) -> dict[type, Form]:
+    return {module.Decimal: _by_text("+decimal", module.Decimal, module.Decimal(1))}
+
+
+def _of_fractions(module: Any) -> dict[type, Form]:
+    def unpack(data: dict[str, Any]) -> Any:
+        return module.Fraction(_whole(data["over"]), _whole(data["under"]))
+
+    form = Form(
+        "+fraction",
+        lambda value, pack: {"over": value.numerator, "under": value.denominator},
+        unpack,
+        module.Fraction(1, 2),
+    )
+    return {module.Fraction: form}
+
+
+def _of_uuid(module: Any) -> dict[type, Form]:
+    return {module.UUID: _by_text("+uuid", module.UUID, module.UUID(int=1))}
 
 
 BYTES = Form("+bytes", lambda value, pack: {"data": pack.data(value)}, lambda data: bytes_of(data["data"]), b"x")
@@ -219,29 +254,21 @@ STANDARD: Mapping[type, Form] = {
         lambda data: complex(float(data["real"]), float(data["imag"])),
         1j,
     ),
-    decimal.Decimal: _by_text("+decimal", decimal.Decimal, decimal.Decimal(1)),
-    fractions.Fraction: Form(
-        "+fraction",
-        lambda value, pack: {"over": value.numerator, "under": value.denominator},
-        lambda data: fractions.Fraction(_whole(data["over"]), _whole(data["under"])),
-        fractions.Fraction(1, 2),
-    ),
-    uuid.UUID: _by_text("+uuid", uuid.UUID, uuid.UUID(int=1)),
-    datetime.datetime: Form(
-        "+datetime",
-        _pack_time,
-        _unpack_time(datetime.datetime),
-        datetime.datetime(2000, 1, 1),
-    ),
-    datetime.date: Form(
-        "+date",
-        lambda value, pack: {"iso": value.isoformat()},
-        lambda data: datetime.date.fromisoformat(_text(data["iso"])),
-        datetime.date(2000, 1, 1),
-    ),
-    datetime.time: Form("+time", _pack_time, _unpack_time(datetime.time), datetime.time(1)),
-    datetime.timedelta: Form("+timedelta", _pack_span, _unpack_span, datetime.timedelta(1)),
     array.array: Form("+array", _pack_array, _unpack_array, array.array("b", [1])),
-    pathlib.PurePath: Form("+path", _pack_path, _unpack_path, pathlib.PurePosixPath("x")),
 }
-"""By type; subclasses travel as the nearest of these."""
+"""By type; subclasses travel as the nearest of these, or of those in :data:`LATER`."""
+
+LATER: Mapping[str, tuple[Callable[[Any], dict[type, Form]], tuple[str, ...]]] = {
+    "datetime": (_of_datetime, ("+datetime", "+date", "+time", "+timedelta")),
+    "decimal": (_of_decimal, ("+decimal",)),
+    "fractions": (_of_fractions, ("+fraction",)),
+    "pathlib": (_of_pathlib, ("+path",)),
+    "uuid": (_of_uuid, ("+uuid",)),
+}
+"""By module, how forms are made and what their tags are: these modules take long to import.  Whoever sends something of
+them has imported them, and for whoever gets something it is early enough then."""
+
+
+def forms_of(name: str) -> dict[type, Form]:
+    """The forms of a module of :data:`LATER`, by type."""
+    return LATER[name][0](importlib.import_module(name))
