@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pyroplug.plugins.daemonobject import DaemonObject
     from pyroplug.plugins.futures import Future, FutureProxy, FutureResult, asyncproxy
     from pyroplug.plugins.instances import behavior
-    from pyroplug.plugins.oneway import oneway
+    from pyroplug.plugins.oneway import OnewayCounts, oneway, oneway_counts
     from pyroplug.plugins.ping import ping
     from pyroplug.plugins.reaper import registrations, set_transients_cleanup_age
     from pyroplug.plugins.retry import idempotent
@@ -83,6 +83,7 @@ __all__ = [
     "Kernel",
     "MessageTooLargeError",
     "NamingError",
+    "OnewayCounts",
     "OverloadError",
     "PluginConflict",
     "PluginError",
@@ -120,6 +121,7 @@ __all__ = [
     "idempotent",
     "init_session",
     "oneway",
+    "oneway_counts",
     "ping",
     "register_class_to_dict",
     "register_dict_to_class",
@@ -158,7 +160,7 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.plugins.daemonobject": "DaemonObject",
         "pyroplug.plugins.futures": "Future FutureProxy FutureResult asyncproxy",
         "pyroplug.plugins.instances": "behavior",
-        "pyroplug.plugins.oneway": "oneway",
+        "pyroplug.plugins.oneway": "OnewayCounts oneway oneway_counts",
         "pyroplug.plugins.ping": "ping",
         "pyroplug.plugins.reaper": "registrations set_transients_cleanup_age",
         "pyroplug.plugins.retry": "idempotent",

@@ -23,6 +23,7 @@ from pyroplug.api import (
     current_context,
     expose,
     oneway,
+    oneway_counts,
     ping,
 )
 from pyroplug.core.wire import FLAG_COMPRESSED, FLAG_EXCEPTION, encode
@@ -213,6 +214,8 @@ def test_without_compression() -> None:
 def test_without_oneway() -> None:
     """The mark says nothing any more: the caller gets what the method returns."""
     with serve("oneway") as served:
+        with pytest.raises(PluginError, match="'oneway', which is off"):
+            oneway_counts(served.daemon)
         proxy = served.proxy()
         assert proxy._pyroOneway == set()
         assert proxy.fire() is None

@@ -225,7 +225,7 @@ def test_other_names_of_the_same_place_are_known() -> None:
 
 
 # --------------------------------------------------------------------------- nobody waits, or nobody knows
-@pytest.mark.feature("F106", "F094")
+@pytest.mark.feature("F106", "F089")
 def test_oneway_calls_wait_for_nothing() -> None:
     with a_ring(["multiplex", "multiplex"], keeps=True) as ring:
         for served, _ in ring:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import expose, oneway
+from pyroplug.api import OnewayCounts, expose, oneway, oneway_counts
+from pyroplug.core.wire import FLAG_ONEWAY
 from pyroplug.plugins.oneway import Pool, Strand
-from pyroplug.testing.kernels import PATIENCE, make_kernel
+from pyroplug.testing.kernels import PATIENCE, Served, make_kernel
 
 
 @pytest.mark.feature("F089")
@@ -102,7 +103,72 @@ def test_too_many_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> N
     gate.set()
     pool.close(PATIENCE)
     pool.submit(strand, lambda: None)
-    assert pool.dropped == 10
+    assert pool.dropped == 15  # and the 5 that were waiting when it was closed
+    assert pool.counts() == OnewayCounts(started=1, failed=0, dropped=15)
+
+
+@expose
+class Counted:
+    def __init__(self) -> None:
+        self.ran = threading.Semaphore(0)
+
+    @oneway
+    def fire(self, fail: bool = False) -> None:
+        self.ran.release()
+        if fail:
+            raise ValueError("nobody hears this")
+
+    def fail(self) -> None:
+        raise ValueError("everybody hears this")
+
+
+@pytest.mark.feature("F089", "F091")
+@pytest.mark.parametrize("threaded", [True, False])
+def test_what_nobody_hears_of_is_counted(threaded: bool) -> None:
+    counted = Counted()
+    with Served(settings={"ONEWAY_THREADED": threaded}) as served:
+        served.publish(counted)
+        assert oneway_counts(served.daemon) == (0, 0, 0)
+        proxy = served.proxy()
+        for fail in (False, True, True):
+            proxy.fire(fail)
+        proxy._pyroInvoke("nowhere", (), {}, flags=FLAG_ONEWAY)
+        proxy.fire()
+        with pytest.raises(ValueError, match="everybody"):
+            proxy.fail()
+        for _ in range(4):
+            assert counted.ran.acquire(timeout=PATIENCE)
+    assert oneway_counts(served.daemon) == OnewayCounts(started=5, failed=3, dropped=0)
+
+
+@pytest.mark.feature("F089")
+def test_what_waits_when_the_daemon_ends_counts_as_dropped() -> None:
+    gate, entered = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    @expose
+    class Slow:
+        @oneway
+        def fire(self) -> None:
+            threads.append(threading.current_thread())
+            entered.set()
+            gate.wait(PATIENCE)
+
+        def all_have_come(self) -> None:
+            pass
+
+    with Served(settings={"ONEWAY_QUEUE_SIZE": 3, "ONEWAY_THREADS": 1, "SHUTDOWN_TIMEOUT": 0.1}) as served:
+        served.publish(Slow())
+        proxy = served.proxy()
+        proxy.fire()
+        assert entered.wait(PATIENCE)
+        for _ in range(5):
+            proxy.fire()
+        proxy.all_have_come()
+        assert oneway_counts(served.daemon) == OnewayCounts(started=1, failed=0, dropped=2)
+    assert oneway_counts(served.daemon) == OnewayCounts(started=1, failed=0, dropped=5)
+    gate.set()
+    threads[0].join(PATIENCE)
 
 
 def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:

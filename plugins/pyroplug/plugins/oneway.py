@@ -3,6 +3,7 @@
 ``@oneway`` marks a method; clients learn it with the metadata.  The server obeys the flag in the message,
 not the mark.  Calls of one client run in the order in which they were made, in a pool of reused threads
 with a bounded queue (ONEWAY_QUEUE_SIZE); with ONEWAY_THREADED=0 they run in line with the client's other calls.
+Failures are logged, and counted: see :func:`oneway_counts`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pyroplug.core.call import Call
 from pyroplug.core.hookspecs import hookimpl
@@ -24,7 +25,7 @@ from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.stash import StashKey
 from pyroplug.core.wire import FLAG_ONEWAY
 
-__all__ = ["PLUGIN", "oneway"]
+__all__ = ["PLUGIN", "OnewayCounts", "oneway", "oneway_counts"]
 
 PLUGIN = PluginInfo("oneway", "calls that nobody waits for")
 
@@ -38,6 +39,26 @@ def oneway(method: F) -> F:
     """Decorator: clients do not wait for this method; they get None at once."""
     method._pyroOneway = True  # type: ignore[attr-defined]
     return method
+
+
+class OnewayCounts(NamedTuple):
+    """What became of the oneway calls of a daemon, since it was made."""
+
+    started: int
+    """calls that began to run"""
+    failed: int
+    """exceptions in them, and calls that were refused; in a batch each call counts"""
+    dropped: int
+    """calls that found the queue full (ONEWAY_QUEUE_SIZE) or were waiting when the daemon was closed"""
+
+
+def oneway_counts(daemon: Any) -> OnewayCounts:
+    """How many oneway calls of a daemon were started, failed or were dropped; also after it was closed.
+
+    :raises PluginError: the plugin is off
+    """
+    daemon.kernel.require(PLUGIN.name)
+    return _pool_of(daemon).counts()
 
 
 class Strand:
@@ -63,9 +84,21 @@ class Pool:
         self._threads = 0
         self._idle = 0
         self._change = threading.Condition()
+        self._started = 0
+        self._failed = 0
         self.dropped = 0
-        """calls that found the queue full"""
         self.closed = False
+
+    def counts(self) -> OnewayCounts:
+        """What became of the calls."""
+        with self._change:
+            return OnewayCounts(self._started, self._failed, self.dropped)
+
+    def count(self, started: int = 0, failed: int = 0) -> None:
+        """Count calls that run elsewhere, and failures."""
+        with self._change:
+            self._started += started
+            self._failed += failed
 
     def submit(self, strand: Strand, job: Callable[[], object]) -> None:
         """Have a job run after those that were submitted for the strand before; drop it if too many wait."""
@@ -104,6 +137,7 @@ class Pool:
                 strand = self._ready.popleft()
                 job = strand.jobs.popleft()
                 self._waiting -= 1
+                self._started += 1
             job()
             with self._change:
                 if strand.jobs and not self.closed:
@@ -118,6 +152,8 @@ class Pool:
             self._ready.clear()
             if self._waiting:
                 log.warning("%d oneway calls that were waiting are dropped: the daemon was closed", self._waiting)
+                self.dropped += self._waiting
+                self._waiting = 0
             self._change.notify_all()
             self._change.wait_for(lambda: self._threads == 0, timeout)
 
@@ -158,30 +194,42 @@ def pyro_describe(members: Members) -> None:
 
 @hookimpl
 def pyro_bind(connection: Any) -> Steps | None:
-    """On the server: no reply; and, if so configured, elsewhere."""
+    """On the server: count, and, if so configured, run the calls elsewhere.  (The kernel sends no reply.)"""
     if connection.side != "server":
         return None
     if not connection.settings.ONEWAY_THREADED:
-        return None  # the kernel sends no reply, and that is all
-    daemon = connection.endpoint.daemon
-    pool = daemon.stash.get(_POOL, None)
+        return _IN_LINE
+    connection.stash[_SUBMIT] = functools.partial(_pool_of(connection.endpoint.daemon).submit, Strand())
+    return _ELSEWHERE
+
+
+def _pool_of(daemon: Any) -> Pool:
+    pool: Pool | None = daemon.stash.get(_POOL, None)
     if pool is None:
-        settings = connection.settings
-        pool = daemon.stash.setdefault(_POOL, Pool(settings.ONEWAY_THREADS, settings.ONEWAY_QUEUE_SIZE))
-    connection.stash[_SUBMIT] = functools.partial(pool.submit, Strand())
-    return _STEPS
+        settings = daemon.kernel.settings
+        made = Pool(settings.ONEWAY_THREADS, settings.ONEWAY_QUEUE_SIZE)
+        return daemon.stash.setdefault(_POOL, made)  # type: ignore[no-any-return]
+    return pool
 
 
 def _elsewhere(call: Call) -> None:
     call.runner = call.connection.stash[_SUBMIT]
 
 
-_STEPS = Steps(flags={FLAG_ONEWAY: _elsewhere})
+def _in_line(call: Call) -> None:
+    _pool_of(call.connection.endpoint.daemon).count(started=1)
+
+
+def _failed(call: Call, error: BaseException) -> None:
+    if call.flags & FLAG_ONEWAY:
+        _pool_of(call.connection.endpoint.daemon).count(failed=1)
+
+
+_ELSEWHERE = Steps(flags={FLAG_ONEWAY: _elsewhere}, on_error=_failed)
+_IN_LINE = Steps(flags={FLAG_ONEWAY: _in_line}, on_error=_failed)
 
 
 @hookimpl
 def pyro_daemon_closed(daemon: Any) -> None:
     """End the threads."""
-    pool = daemon.stash.pop(_POOL, None)
-    if pool is not None:
-        pool.close(daemon.kernel.settings.SHUTDOWN_TIMEOUT)
+    _pool_of(daemon).close(daemon.kernel.settings.SHUTDOWN_TIMEOUT)
