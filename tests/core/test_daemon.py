@@ -47,6 +47,8 @@ def test_arguments_that_exclude_each_other() -> None:
             Daemon("localhost", connected_socket=here, kernel=kernel)
         with pytest.raises(ValueError, match="nathost cannot be used with unixsocket"):
             Daemon(unixsocket="/x", nathost="y", natport=1, kernel=kernel)
+        with pytest.raises(ValueError, match=r"nathost cannot be used with \./m"):
+            Daemon(memory=True, nathost="y", kernel=kernel)
         with pytest.raises(ValueError, match="natport can only be given with nathost"):
             Daemon(natport=5, kernel=kernel)
         with pytest.raises(ConfigError, match="no transport that is loaded can listen"):

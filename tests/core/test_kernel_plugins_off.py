@@ -236,7 +236,8 @@ def test_without_autoproxy() -> None:
 
 def test_without_retry() -> None:
     proxy = Proxy("PYRO:x@localhost:4", kernel=without("retry"))
-    assert proxy._pyroMaxRetries == 0
+    with pytest.raises(AttributeError, match=r"no plugin that is loaded gives '_pyroMaxRetries' .* off: .*retry"):
+        assert proxy._pyroMaxRetries == 0
 
 
 def test_disabled_wins_over_everything() -> None:

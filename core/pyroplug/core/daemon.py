@@ -43,7 +43,7 @@ class Daemon:
     :param host: where to listen, a name or address (default: HOST, which is localhost)
     :param port: TCP port, 0 for any free one
     :param unixsocket: path of a Unix socket to use in place of host and port
-    :param nathost: the host to write into URIs, where it differs from the one bound (NATHOST)
+    :param nathost: the host to write into URIs, where it differs from the one bound (TCP; NATHOST)
     :param natport: likewise the port, 0 for the one bound (NATPORT)
     :param interface: class of the object ``Pyro.Daemon``
     :param connected_socket: serve just the peer of this socket; it is never closed by the daemon
@@ -88,18 +88,17 @@ class Daemon:
             self.locationStr = f"{CONNECTED_SOCKET}:0"
             self.natLocationStr = None
         else:
-            if nathost is None and not unixsocket:
-                nathost = getattr(settings, "NATHOST", None)
-            if natport is None and nathost is not None:
-                natport = getattr(settings, "NATPORT", 0)
             if nathost is not None and unixsocket:
                 raise ValueError("nathost cannot be used with unixsocket")
-            if (nathost is None) != (natport is None):
-                raise ValueError("natport can only be given with nathost, and the reverse")
-            self._listeners = self._listen(host=host, port=port, unixsocket=unixsocket, **options)
+            where = {"host": host, "port": port, "unixsocket": unixsocket, "nathost": nathost, "natport": natport}
+            self._listeners = self._listen(**where, **options)
             self.locationStr = self._listeners[0].location
-            self.natLocationStr = self._nat_location(nathost, natport)
+            self.natLocationStr = getattr(self._listeners[0], "published", None)
         try:
+            if nathost is not None and self.natLocationStr is None:
+                raise ValueError(
+                    f"nathost cannot be used with {self.locationStr}: clients need no other location for it"
+                )
             self._add_system_objects()
             self.transportServer = self.kernel.server_factory().create(self._endpoint, settings)
             for listener in self._listeners:
@@ -130,13 +129,6 @@ class Daemon:
             what = "no transport that is loaded can" if not found else "more than one transport would"
             raise ConfigError(f"{what} listen for {given}; loaded: {', '.join(sorted(self.kernel.transports))!r}")
         return tuple(getattr(found[0], "members", found))
-
-    def _nat_location(self, nathost: Any, natport: int | None) -> str | None:
-        if nathost is None:
-            return None
-        host = str(nathost)
-        port = natport or URI(f"PYRO:x@{self.locationStr}").port
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def uriFor(self, objectOrId: Any = None, nat: bool = True) -> URI:
         """The URI of an object that is registered here, or for any object id.

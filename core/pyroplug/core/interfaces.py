@@ -180,7 +180,10 @@ class Stream(Protocol):
 
 
 class Listener(Protocol):
-    """Where a daemon waits for connections."""
+    """Where a daemon waits for connections.
+
+    One that clients reach by another location than its own, such as through NAT, may have that as ``published``.
+    """
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when :meth:`accept` would not wait."""
@@ -224,7 +227,7 @@ class Transport(Protocol):
     def listen(self, options: Mapping[str, Any], settings: Settings) -> Listener | None:
         """A listener for the daemon arguments ``options``, or None when they mean another transport.
 
-        ``options`` holds ``host``, ``port``, ``unixsocket``, ``connected_socket`` and any further keyword
+        ``options`` holds ``host``, ``port``, ``unixsocket``, ``nathost``, ``natport`` and any further keyword
         argument of the daemon; every transport is asked, exactly one must answer.
         """
         ...

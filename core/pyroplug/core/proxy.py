@@ -208,8 +208,8 @@ class ProxyBase:
     for each other on its one connection.  Names starting with an underscore stay local.
 
     ``_pyroTimeout`` (seconds, None: no limit; COMMTIMEOUT) limits each call; ``_pyroSerializer`` (None:
-    SERIALIZER), ``_pyroHandshake`` (any value the server's validator wants), ``_pyroMaxRetries`` (MAX_RETRIES) and
-    ``_pyroOneway`` (names of methods whose replies nobody wants) may be set too.
+    SERIALIZER), ``_pyroHandshake`` (any value the server's validator wants) and ``_pyroOneway`` (names of methods whose
+    replies nobody wants) may be set too, and what plugins add.
     """
 
     _pyroOwnClass: ClassVar[type | None] = None
@@ -222,7 +222,8 @@ class ProxyBase:
     _pyroUri: URI
     _pyroKernel: ClientRuntime
     _pyroHandshake: Any
-    _pyroMaxRetries: int
+    _pyroSaysHello = True
+    """Whether it begins with a handshake on a socket that it was given; off, the peer must not expect one."""
     _pyroRawWireResponse: bool
     _pyroLocalSocket: Any
     _pyroMetadataKnown: bool
@@ -259,7 +260,6 @@ class ProxyBase:
             _pyroMetadataKnown=False,
             _pyroNotes={},
             _pyroHandshake="hello",
-            _pyroMaxRetries=getattr(settings, "MAX_RETRIES", 0),
             _pyroRawWireResponse=False,
             _pyroLocalSocket=None,
             _pyroGivenSocket=connected_socket,
@@ -369,7 +369,7 @@ class ProxyBase:
         timeout = self._pyroTimeout
         if self._pyroGivenSocket is not None:
             stream = kernel.given_stream(self._pyroGivenSocket, server_side=False)
-            handshake = bool(getattr(settings, "PAIR_HANDSHAKE", True))
+            handshake = self._pyroSaysHello
         else:
             stream = kernel.connect(resolved, _shorter(timeout, settings.CONNECT_TIMEOUT))
             handshake = True
@@ -624,7 +624,6 @@ class ProxyBase:
             "_pyroMetadataKnown",
             "_pyroNotes",
             "_pyroHandshake",
-            "_pyroMaxRetries",
             "_pyroRawWireResponse",
             "_pyroTimeoutValue",
             "_pyroSerializerName",

@@ -431,8 +431,11 @@ class _Spares:
 
 def _options(proxy: ProxyBase) -> tuple[Any, ...]:
     state = proxy.__dict__
-    names = ("_pyroTimeoutValue", "_pyroSerializerName", "_pyroMaxRetries", "_pyroRawWireResponse")
-    return (proxy._pyroUri, id(proxy._pyroHandshake), frozenset(proxy._pyroOneway), *(state[name] for name in names))
+    names = ("_pyroOneway", "_pyroTimeoutValue", "_pyroSerializerName", "_pyroRawWireResponse")
+    added = (name for name in proxy._pyroKernel.additions.attributes if name != _SPARES)
+    values = (state.get(name) for name in (*names, *added))
+    copies = (frozenset(value) if isinstance(value, set) else value for value in values)
+    return (proxy._pyroUri, id(proxy._pyroHandshake), *copies)
 
 
 def _has_one_socket(proxy: ProxyBase) -> bool:

@@ -139,7 +139,8 @@ def pyro_settings(schema: Schema) -> None:
 
 @hookimpl
 def pyro_configure(kernel: Kernel) -> None:
-    """``proxy._pyroIdempotent``: names of methods that may run twice, whatever the server says."""
+    """What can be set for one proxy: ``_pyroMaxRetries``, and ``_pyroIdempotent``, names of methods that may run twice."""
+    kernel.additions.attributes["_pyroMaxRetries"] = lambda: kernel.settings.MAX_RETRIES
     kernel.additions.attributes["_pyroIdempotent"] = set
     kernel.stash[POLICY] = IdempotentPolicy(kernel.settings)
 

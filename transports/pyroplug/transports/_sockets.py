@@ -247,10 +247,14 @@ class SocketListener:
     child, whose listener is still its parent's.
     """
 
-    __slots__ = ("__weakref__", "_cleanup", "_closing", "_complained", "_pid", "_prepare", "fileno", "location", "sock")
+    __slots__ = (
+        "__weakref__", "_cleanup", "_closing", "_complained", "_pid", "_prepare", "fileno", "location", "published", "sock"
+    )  # fmt: skip
 
     fileno: _Fileno
     location: str
+    published: str | None
+    """The location for clients, where that is another."""
     sock: socket.socket
 
     def __init__(
@@ -258,12 +262,14 @@ class SocketListener:
         sock: socket.socket,
         location: str,
         *,
+        published: str | None = None,
         prepare: Callable[[socket.socket], None] | None = None,
         cleanup: Callable[[], None] | None = None,
     ) -> None:
         sock.settimeout(0)
         self.sock = sock
         self.location = location
+        self.published = published
         self.fileno = sock.fileno
         self._prepare = prepare
         self._cleanup = cleanup

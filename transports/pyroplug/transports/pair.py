@@ -22,6 +22,7 @@ from ._sockets import SendMsg, SocketStream, unmatched
 
 if TYPE_CHECKING:
     from pyroplug.core.interfaces import Transport
+    from pyroplug.core.kernel import Kernel
     from pyroplug.core.settings import Settings
     from pyroplug.core.uri import URI
 
@@ -38,6 +39,12 @@ def pyro_settings(schema: Schema) -> None:
             "PAIR_HANDSHAKE", bool, True, "proxies say hello on given sockets; off: the peer is Pyro5", owner="pair"
         )
     )
+
+
+@hookimpl
+def pyro_configure(kernel: Kernel) -> None:
+    """``proxy._pyroSaysHello`` begins as PAIR_HANDSHAKE."""
+    kernel.additions.attributes["_pyroSaysHello"] = lambda: kernel.settings.PAIR_HANDSHAKE
 
 
 @hookimpl

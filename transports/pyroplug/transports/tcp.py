@@ -126,9 +126,11 @@ class TcpTransport:
 
         :raises ListenError: the address cannot be had (also an OSError)
         :raises ConfigError: host or port are no such thing (also a ValueError)
+        :raises ValueError: there is a ``natport`` without ``nathost``
         """
         if any(options.get(name) not in (None, "", False) for name in _OTHER_TRANSPORTS):
             return None
+        nat = _nat(options, settings)
         host = _checked_host(options.get("host"), settings)
         port = _checked_port(options.get("port"))
         span = options.get("port_range")
@@ -136,7 +138,8 @@ class TcpTransport:
         sockets = _open(host, ports, settings)
         location = _location(host, sockets[0], settings)
         prepare = None if INHERITS_OPTIONS else (lambda sock: _configure(sock, settings))
-        listeners = [SocketListener(sock, location, prepare=prepare) for sock in sockets]
+        published = None if nat is None else _shown((nat[0], nat[1] or sockets[0].getsockname()[1]))
+        listeners = [SocketListener(sock, location, published=published, prepare=prepare) for sock in sockets]
         log.debug("listening on %s", ", ".join(_shown(sock.getsockname()) for sock in sockets))
         return listeners[0] if len(listeners) == 1 else ListenerGroup(listeners, location)
 
@@ -417,6 +420,18 @@ def _not_listening(host: str, ports: Sequence[int], error: OSError) -> ListenErr
 
 
 # --------------------------------------------------------------------------- what is published
+def _nat(options: Mapping[str, Any], settings: Settings) -> tuple[str, int] | None:
+    """The host and port for URIs, where the daemon is told some; port 0 stands for its own."""
+    host, port = options.get("nathost"), options.get("natport")
+    if host is None:
+        host = settings.NATHOST
+    if host is None:
+        if port is not None:
+            raise ValueError("natport can only be given with nathost")
+        return None
+    return str(host), settings.NATPORT if port is None else port
+
+
 def _location(host: str, sock: socket.socket, settings: Settings) -> str:
     """The location for URIs: the host as it was given, though never "every interface"."""
     bound, port = sock.getsockname()[:2]
