@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from pyroplug.plugins.daemonobject import DaemonObject
     from pyroplug.plugins.futures import Future, FutureProxy, FutureResult, asyncproxy
     from pyroplug.plugins.instances import behavior
+    from pyroplug.plugins.naming.broadcast import BroadcastServer
+    from pyroplug.plugins.naming.locate import locate_ns
+    from pyroplug.plugins.naming.nsdaemon import NameServerDaemon, start_ns, start_ns_loop
+    from pyroplug.plugins.naming.publish import type_meta
     from pyroplug.plugins.oneway import OnewayCounts, oneway, oneway_counts
     from pyroplug.plugins.ping import ping
     from pyroplug.plugins.reaper import registrations, set_transients_cleanup_age
@@ -68,6 +72,7 @@ __all__ = [
     "DAEMON_NAME",
     "URI",
     "BatchProxy",
+    "BroadcastServer",
     "Call",
     "CircularCallError",
     "CommunicationError",
@@ -82,6 +87,7 @@ __all__ = [
     "FutureResult",
     "Kernel",
     "MessageTooLargeError",
+    "NameServerDaemon",
     "NamingError",
     "OnewayCounts",
     "OverloadError",
@@ -120,6 +126,7 @@ __all__ = [
     "hookimpl",
     "idempotent",
     "init_session",
+    "locate_ns",
     "oneway",
     "oneway_counts",
     "ping",
@@ -130,7 +137,10 @@ __all__ = [
     "resolve",
     "serve",
     "set_transients_cleanup_age",
+    "start_ns",
+    "start_ns_loop",
     "synchronized",
+    "type_meta",
     "unregister_class_to_dict",
     "unregister_dict_to_class",
 ]
@@ -160,6 +170,10 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.plugins.daemonobject": "DaemonObject",
         "pyroplug.plugins.futures": "Future FutureProxy FutureResult asyncproxy",
         "pyroplug.plugins.instances": "behavior",
+        "pyroplug.plugins.naming.broadcast": "BroadcastServer",
+        "pyroplug.plugins.naming.locate": "locate_ns",
+        "pyroplug.plugins.naming.nsdaemon": "NameServerDaemon start_ns start_ns_loop",
+        "pyroplug.plugins.naming.publish": "type_meta",
         "pyroplug.plugins.oneway": "OnewayCounts oneway oneway_counts",
         "pyroplug.plugins.ping": "ping",
         "pyroplug.plugins.reaper": "registrations set_transients_cleanup_age",
@@ -194,15 +208,24 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def resolve(uri: str | URI) -> URI:
+def resolve(uri: str | URI, delay_time: float = 0.0) -> URI:
     """The direct URI of what a URI of another kind (PYRONAME, PYROMETA, ...) stands for.
 
+    :param delay_time: seconds to wait for a name that is not there yet
     :raises URIError: it is no URI, or no plugin that is loaded resolves its kind
+    :raises NamingError: there is no such name
     """
     from pyroplug.core.kernel import default_kernel
     from pyroplug.core.uri import URI
 
-    return default_kernel().resolve(URI(uri))
+    kernel = default_kernel()
+    uri = URI(uri)
+    if delay_time and uri.protocol != "PYRO":
+        kernel.require("naming")
+        from pyroplug.plugins.naming.locate import resolve as wait_for
+
+        return wait_for(uri, delay_time, kernel=kernel)
+    return kernel.resolve(uri)
 
 
 def register_class_to_dict(clazz: type, converter: Callable[[Any], dict[str, Any]], serpent_too: bool = True) -> None:

@@ -16,7 +16,7 @@ from .client import Proxy
 from .connection import ServerConnection
 from .errors import ConfigError, DaemonError, PluginError, PyroError
 from .hookspecs import wrap_stream
-from .interfaces import Listener, Stream
+from .interfaces import Listener, Publisher, Stream
 from .kernel import Kernel, default_kernel
 from .registry import Entry, JoinedEntry, ObjectEntry, ProvidedEntry, Registry, WeakEntry
 from .stash import Stash
@@ -243,6 +243,27 @@ class Daemon:
         self._registry.remove(object_id)
         if not isinstance(objectOrId, str):
             _forget_marks(objectOrId)
+
+    def publish(self, obj_or_uri: Any, name: str, **options: Any) -> URI:
+        """Make an object known to everybody under a name, as long as this daemon lives.
+
+        :param obj_or_uri: an object or class, which is registered here if it is not yet, or the URI of anything
+        :param options: what the plugin ``naming`` knows: ``metadata``, ``lease``, ``persistent``, ``safe``
+        :returns: the URI that the name stands for
+        :raises PluginError: no plugin that is loaded knows name servers
+        """
+        self._check_open()
+        return self._publisher().publish(self, obj_or_uri, name, **options)
+
+    def unpublish(self, name: str) -> bool:
+        """Take back a name; False if this daemon has not published it."""
+        return self._publisher().withdraw(self, name)
+
+    def _publisher(self) -> Publisher:
+        publisher = self.kernel.publisher
+        if publisher is None:
+            raise PluginError(f"no plugin that is loaded knows name servers (plugin 'naming'){self.kernel.off()}")
+        return publisher
 
     def resetMetadataCache(self, objectOrId: Any, nat: bool = True) -> None:
         """Look at the class of a registered object again, because it was changed."""
@@ -475,7 +496,7 @@ def serve(
     :param host: see :class:`Daemon`; only without ``daemon``
     :param port: see :class:`Daemon`; only without ``daemon``
     :param daemon: a daemon to use; it is not closed in the end
-    :param use_ns: register the names in the name server; without it they become the object ids
+    :param use_ns: publish the names in the name server; without it they become the object ids
     :param verbose: print the URI of each object
     :raises PluginError: ``use_ns`` without a plugin that knows name servers
     """
@@ -485,15 +506,14 @@ def serve(
     elif host is not None or port:
         raise ValueError("host and port can only be given without daemon")
     try:
-        publish = daemon.kernel.publisher if use_ns else None
-        if use_ns and publish is None:
-            raise PluginError("use_ns=True needs a plugin that knows name servers (plugin 'naming'); or use_ns=False")
+        if use_ns:
+            daemon._publisher()  # before anything is printed
         if verbose:
             print(f"Pyro daemon running on {daemon.locationStr}")  # noqa: T201 - asked for by verbose
         for target, name in objects.items():
-            uri = daemon.register(target, None if publish else name)
-            if publish and name:
-                publish(name, uri)
+            uri = daemon.register(target, None if use_ns else name)
+            if use_ns and name:
+                daemon.publish(uri, name)
             if verbose:
                 print(f"{name or repr(target)}: {uri}")  # noqa: T201
         daemon.requestLoop()

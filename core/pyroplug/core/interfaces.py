@@ -22,6 +22,7 @@ __all__ = [
     "InstanceProvider",
     "Layer",
     "Listener",
+    "Publisher",
     "Serializer",
     "ServerLoop",
     "ServerLoopFactory",
@@ -303,6 +304,19 @@ class ServerLoop(Protocol):
 
     def close(self) -> None:
         """Close every connection and end every thread of the loop."""
+        ...
+
+
+class Publisher(Protocol):
+    """Makes objects known to everybody under names; a plugin gives it to the kernel."""
+
+    @property
+    def publish(self) -> Callable[..., URI]:
+        """Called as (daemon, target, name, **options): makes something known, registered there if need be; its URI."""
+        ...
+
+    def withdraw(self, daemon: Any, name: str) -> bool:
+        """Undo that; False if the daemon has published nothing under that name."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CommunicationError, ConfigError, PluginConflict, PluginError, SerializeError, URIError
 from .hookspecs import Hooks, wrap_stream
-from .interfaces import Codec, Serializer, ServerLoopFactory, Stream, Transport
+from .interfaces import Codec, Publisher, Serializer, ServerLoopFactory, Stream, Transport
 from .members import Members, compute_members
 from .plan import Inflater, Limits, Plan, Steps
 from .plugins import SWITCHED_OFF, Catalog, Choice, PluginInfo, PluginSet
@@ -130,8 +130,8 @@ class Kernel:
         self.stash = Stash()
         self.metadata_source: tuple[str, str] | None = None
         """Object id and method that tell the members of an object; a plugin sets it in ``pyro_configure``."""
-        self.publisher: Callable[[str, URI], None] | None = None
-        """How a name is made known to everybody; a plugin sets it in ``pyro_configure``."""
+        self.publisher: Publisher | None = None
+        """Makes names known to everybody; a plugin sets it in ``pyro_configure``."""
         self.additions = ProxyAdditions()
         """What plugins add to proxies; they fill it in ``pyro_configure``."""
         self._members: dict[type, Members] = {}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting, Settings
+from pyroplug.core.uri import URI
 
+from .choice import policies
+from .locate import SERVERS, Here, NameServers, SetHost, resolve
+from .publish import PUBLISHER, Publisher
 from .table import NAMESERVER_NAME, NAMING, Naming, naming_of
 
 if TYPE_CHECKING:
@@ -48,10 +52,14 @@ def pyro_settings(schema: Schema) -> None:
 
 @hookimpl
 def pyro_configure(kernel: Kernel) -> None:
-    """The table that the parts fill."""
-    table = kernel.stash[NAMING] = Naming()
-    table.storages["memory"] = _memory
-    table.services.append(_sweep)
+    """The table that the parts fill, and what the kernel itself needs of naming."""
+    naming = kernel.stash[NAMING] = Naming()
+    naming.locators += [Here(), SetHost()]
+    naming.policies.update(policies())
+    naming.storages["memory"] = _memory
+    naming.services.append(_sweep)
+    kernel.stash[SERVERS] = NameServers(kernel)
+    kernel.publisher = kernel.stash[PUBLISHER] = Publisher(kernel)
 
 
 def _memory(text: str, settings: Settings) -> Storage:
@@ -66,3 +74,22 @@ def _sweep(daemon: NameServerDaemon) -> Sweeper:
     from .leases import Sweeper
 
     return Sweeper(daemon.nameserver)
+
+
+@hookimpl
+def pyro_resolve(uri: URI, kernel: Kernel) -> URI | None:
+    """PYRONAME and PYROMETA uris."""
+    return resolve(uri, kernel=kernel) if uri.protocol in ("PYRONAME", "PYROMETA") else None
+
+
+@hookimpl
+def pyro_daemon_closed(daemon: Any) -> None:
+    """Take back what it has published."""
+    daemon.kernel.stash[PUBLISHER].closed(daemon)
+
+
+@hookimpl
+def pyro_unconfigure(kernel: Kernel) -> None:
+    """No more heartbeats and connections."""
+    kernel.stash[PUBLISHER].close()
+    kernel.stash[SERVERS].close()

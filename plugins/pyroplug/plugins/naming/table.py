@@ -25,6 +25,7 @@ __all__ = [
     "Locator",
     "Naming",
     "Policy",
+    "Responder",
     "Search",
     "naming_of",
 ]
@@ -41,18 +42,41 @@ class Closeable(Protocol):
         ...
 
 
+class Responder(Closeable, Protocol):
+    """Answers whoever looks for a name server, in a thread of its own or in somebody's event loop."""
+
+    @property
+    def locationStr(self) -> str:
+        """Where it listens."""
+        ...
+
+    def fileno(self) -> int:
+        """The descriptor that a foreign event loop watches for reading."""
+        ...
+
+    def processRequest(self) -> None:
+        """Answer what has come."""
+        ...
+
+    def runInThread(self) -> Any:
+        """Answer in a thread of its own until it is closed; the thread."""
+        ...
+
+
 class Search:
     """One search for a name server: how long it may take, and the proxies that it connected.
 
     :param kernel: who searches
     :param seconds: how long it may take, all locators together
     :param port: the port that the program gave without a host, or None
+    :param broadcast: whether to ask the whole network; None: as the settings say
     """
 
-    def __init__(self, kernel: Kernel, seconds: float, port: int | None = None) -> None:
+    def __init__(self, kernel: Kernel, seconds: float, port: int | None = None, broadcast: bool | None = None) -> None:
         self.kernel = kernel
         self.seconds = seconds
         self.port = port
+        self.broadcast = broadcast
         self.deadline = time.monotonic() + seconds
         self._opened: dict[URI, Proxy] = {}
 
@@ -63,7 +87,7 @@ class Search:
         """
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"the {self.seconds:g} seconds of NS_TIMEOUT are over")
+            raise TimeoutError(f"no time left (NS_TIMEOUT: {self.seconds:g} seconds in all)")
         return left
 
     def open(self, uri: URI) -> Proxy:
@@ -74,14 +98,10 @@ class Search:
         proxy = self._opened.get(uri)
         if proxy is None:
             proxy = Proxy(uri, kernel=self.kernel)
-            timeout = proxy._pyroTimeout
-            proxy._pyroTimeout = min(self.left(), timeout or self.seconds)
-            try:
-                proxy._pyroBind()
-                proxy._pyroTimeout = timeout
-            except BaseException:
-                proxy._pyroRelease()
-                raise
+            usual = proxy._pyroTimeout
+            proxy._pyroTimeout = self.left()
+            proxy._pyroBind()
+            proxy._pyroTimeout = usual
             self._opened[uri] = proxy
         return proxy
 
@@ -113,7 +133,7 @@ class Locator(Protocol):
         ...
 
     def locate(self, search: Search) -> Sequence[URI]:
-        """All that answered; none when this way is not to be tried here.
+        """All that answered; none when there is nothing to be tried this way.
 
         :raises PyroError: nobody answered, and why
         """
@@ -146,9 +166,11 @@ class Naming:
         self.locators: list[Locator] = []
         """Ways to find a name server, tried in the order of their ``order``."""
         self.announcers: list[Announcer] = []
-        """What makes a running name server findable: a responder, a file."""
+        """What makes a running name server findable by itself, such as a file."""
         self.services: list[Announcer] = []
-        """What works beside a running name server: cleaning."""
+        """What works beside a running name server, such as cleaning."""
+        self.responder: Callable[[NameServerDaemon, Any, int | None], Responder | None] | None = None
+        """Makes what answers broadcasts, given host and port to listen on; None where that makes no sense."""
         self.policies: dict[str, Policy] = {}
         """Ways to choose among several providers, by the names that NS_POLICY knows."""
 
