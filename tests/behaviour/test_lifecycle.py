@@ -351,12 +351,11 @@ def test_serve(loop: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.feature("F032")
 def test_serve_checks_its_arguments() -> None:
-    with Daemon(memory=True, kernel=make_kernel()) as daemon:
-        with pytest.raises(ValueError, match="without daemon"):
-            serve_({}, "localhost", 0, daemon)
-        if daemon.kernel.publisher is None:
-            with pytest.raises(PluginError, match="naming"):
-                Daemon.serveSimple({}, daemon=daemon, ns=True, verbose=False)
+    with Daemon(memory=True, kernel=make_kernel()) as daemon, pytest.raises(ValueError, match="without daemon"):
+        serve_({}, "localhost", 0, daemon)
+    without_names = make_kernel(environ={"PYRO_DISABLE_PLUGINS": "naming"})
+    with Daemon(memory=True, kernel=without_names) as daemon, pytest.raises(PluginError, match="naming"):
+        Daemon.serveSimple({}, daemon=daemon, ns=True, verbose=False)
 
 
 # --------------------------------------------------------------------------- processes

@@ -251,6 +251,7 @@ class ProxyBase:
         settings = kernel.settings
         self.__dict__.update(
             _pyroUri=uri,
+            _pyroNamedUri=None,  # what _pyroBind has replaced
             _pyroKernel=kernel,
             _pyroConnection=None,
             _pyroLock=threading.RLock(),
@@ -364,8 +365,7 @@ class ProxyBase:
     def _pyroConnect(self, replace_uri: bool = False) -> ClientConnection:
         kernel = self._pyroKernel
         settings = kernel.settings
-        uri = self._pyroUri
-        resolved = uri if uri.protocol == "PYRO" else kernel.resolve(uri)
+        resolved = self._pyroResolve()
         timeout = self._pyroTimeout
         if self._pyroGivenSocket is not None:
             stream = kernel.given_stream(self._pyroGivenSocket, server_side=False)
@@ -392,13 +392,28 @@ class ProxyBase:
             stream.close()
             raise
         self.__dict__["_pyroConnection"] = connection
-        if replace_uri:
-            self.__dict__["_pyroUri"] = resolved
+        if replace_uri and self._pyroUri.protocol != "PYRO":
+            self.__dict__.update(_pyroUri=resolved, _pyroNamedUri=self._pyroUri)
         try:
             self.__dict__["_pyroLocalSocket"] = stream.sock.getsockname()
         except (AttributeError, OSError):
             self.__dict__["_pyroLocalSocket"] = None
         return connection
+
+    def _pyroResolve(self) -> URI:
+        """Where the object is now."""
+        uri, named = self._pyroUri, self.__dict__.get("_pyroNamedUri")
+        if uri.protocol != "PYRO":
+            return self._pyroKernel.resolve(uri)
+        if named is None:
+            return uri
+        try:
+            self.__dict__["_pyroUri"] = uri = self._pyroKernel.resolve(
+                named
+            )  # a server that was restarted may have moved
+        except PyroError as exc:
+            log.debug("%s cannot be resolved, it was %s: %s", named, uri, exc)
+        return uri
 
     def _pyroGreet(self, connection: ClientConnection, uri: URI) -> None:
         hello: dict[str, Any] = {"handshake": self._pyroHandshake, "object": uri.object}
