@@ -7,12 +7,12 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from pyroplug.core.errors import ConfigError, PluginConflict, PluginError, SerializeError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import Hooks, hookimpl
 from pyroplug.core.kernel import Kernel, WireRegister
 from pyroplug.core.plugins import OWN_DISTRIBUTION, Catalog, Choice, Found, PluginInfo, PluginSet
 from pyroplug.core.settings import Schema, Setting
@@ -535,3 +535,88 @@ def test_hook_calls_can_be_traced(capsys: pytest.CaptureFixture[str]) -> None:
     assert "pyro_configure" in capsys.readouterr().err
     Kernel(environ={"PYRO_TRACE_PLUGINS": "0"}).close()
     assert capsys.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------------------ calling hooks
+class Taking:
+    """Implementations that leave out parameters, or take them in another order."""
+
+    PLUGIN = PluginInfo("taking", "takes what it needs")
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    @hookimpl
+    def pyro_validate_handshake(self, hello: Any) -> Any:
+        self.seen.append((hello,))
+        return {"one": 1}
+
+    @hookimpl
+    def pyro_hello(self, annotations: Any, proxy: Any) -> None:
+        self.seen.append((annotations, proxy))
+
+    @hookimpl
+    def pyro_bind(self) -> None:
+        self.seen.append(())
+
+
+def hooks_of(*plugins: Any) -> Hooks:
+    chosen = PluginSet(Catalog([]).with_objects(plugins), Choice(exact=()))
+    chosen.load()
+    return Hooks(chosen.manager)
+
+
+def test_each_implementation_gets_the_parameters_that_it_names() -> None:
+    plugin = Taking()
+    hooks = hooks_of(plugin)
+    anything: Any = object()
+    for _ in range(2):
+        plugin.seen.clear()
+        assert hooks.validate_handshake(anything, {"object": "x"}) == [{"one": 1}]
+        hooks.hello(anything, anything, {}, {"ABCD": b""})
+        assert hooks.bind(anything) == []
+        assert plugin.seen == [({"object": "x"},), ({"ABCD": b""}, anything), ()]
+
+
+def test_hook_wrappers_are_around_the_plugins() -> None:
+    class Wrapper:
+        PLUGIN = PluginInfo("wrapper", "changes what others say")
+
+        @hookimpl(wrapper=True)
+        def pyro_validate_handshake(self, connection: Any, hello: Any) -> Any:
+            results = yield
+            return [*results, {"two": connection}]
+
+    anything: Any = 7
+    assert hooks_of(Taking(), Wrapper()).validate_handshake(anything, {}) == [{"one": 1}, {"two": 7}]
+
+
+def test_plugins_that_come_later_are_called_too() -> None:
+    kernel = Kernel(plugins=["json", "memory"])
+    said: list[str] = []
+    anything: Any = object()
+    assert kernel.hooks.validate_handshake(anything, {}) == []
+    kernel.hooks.closed(anything, None)
+
+    class Late:
+        PLUGIN = PluginInfo("late", "comes later")
+
+        @hookimpl
+        def pyro_validate_handshake(self, hello: Any) -> None:
+            said.append("validate")
+
+        @hookimpl
+        def pyro_closed(self, connection: Any) -> None:
+            said.append("closed")
+
+    kernel.plugins.catalog = kernel.plugins.catalog.with_objects([Late()])
+    kernel.enable("late")
+    kernel.hooks.validate_handshake(anything, {})
+    kernel.hooks.closed(anything, None)
+    assert said == ["validate", "closed"]
+
+
+def test_traced_hooks_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    kernel = Kernel(plugins=["json", "memory", Taking()], environ={"PYRO_TRACE_PLUGINS": "1"})
+    kernel.hooks.validate_handshake(cast("Any", object()), {"object": "x"})
+    assert "pyro_validate_handshake" in capsys.readouterr().err

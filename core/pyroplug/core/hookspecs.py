@@ -15,7 +15,7 @@ An implementation may leave out parameters that it does not need.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -254,11 +254,46 @@ class HookSpecs:
         """
 
 
-class Hooks:
-    """The typed front of the plugin manager: one method per hook, so that type checkers see both ends."""
+_Functions = tuple[tuple[Callable[..., Any], str], ...]
 
-    def __init__(self, manager: pluggy.PluginManager) -> None:
+
+class Hooks:
+    """The typed front of the plugin manager: one method per hook, so that type checkers see both ends.
+
+    The hooks of a connection (C) and of time (P) call the plugins' functions directly: what pluggy looks up for each
+    call is looked up once, so plugins that come later need a new front.  ``trace`` has pluggy make all calls, and tell of
+    them.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager, *, trace: bool = False) -> None:
         self._hook = manager.hook
+        self._trace = trace
+        self._ready: dict[str, tuple[_Functions, bool]] = {}
+        self.watcher: Callable[[str], None] | None = None
+        """Told the name of each hook that is called without pluggy: for tests."""
+
+    def _results(self, hook: pluggy.HookCaller, *values: Any) -> list[Any]:
+        """What the plugins have to say; ``values`` are the parameters of the hook, in their order."""
+        functions, alone = self._ready.get(hook.name) or self._prepare(hook)
+        if not alone:
+            return _given(hook(**dict(zip(_parameters(hook), values, strict=True))))
+        if self.watcher is not None:
+            self.watcher(hook.name)
+        results = []
+        for function, _ in functions:
+            result = function(*values)
+            if result is not None:
+                results.append(result)
+        return results
+
+    def _prepare(self, hook: pluggy.HookCaller) -> tuple[_Functions, bool]:
+        """The plugins' functions in the order of calls, with their names; and whether pluggy is not needed for them."""
+        found = hook.get_hookimpls()
+        parameters = _parameters(hook)
+        functions = tuple((_taking(one.function, parameters, one.argnames), one.plugin_name) for one in reversed(found))
+        alone = not self._trace and not any(one.hookwrapper or one.wrapper for one in found)
+        self._ready[hook.name] = ready = functions, alone
+        return ready
 
     def settings(self, schema: Schema) -> None:
         """R1."""
@@ -302,22 +337,22 @@ class Hooks:
 
     def stream_layers(self, side: str, uri: URI | None, kernel: Kernel) -> list[Layer]:
         """C1, in order."""
-        results = _given(self._hook.pyro_stream_layers(side=side, uri=uri, kernel=kernel))
-        return sorted((layer for result in results for layer in result), key=lambda layer: layer.order)
+        results = self._results(self._hook.pyro_stream_layers, side, uri, kernel)
+        return results and sorted((layer for result in results for layer in result), key=lambda layer: layer.order)
 
     def hello(
         self, proxy: ProxyBase, connection: ClientConnection, hello: dict[str, Any], annotations: dict[str, bytes]
     ) -> None:
         """C2."""
-        self._hook.pyro_hello(proxy=proxy, connection=connection, hello=hello, annotations=annotations)
+        self._results(self._hook.pyro_hello, proxy, connection, hello, annotations)
 
     def validate_handshake(self, connection: ServerConnection, hello: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """C3."""
-        return _given(self._hook.pyro_validate_handshake(connection=connection, hello=hello))
+        return self._results(self._hook.pyro_validate_handshake, connection, hello)
 
     def validate_welcome(self, proxy: ProxyBase, connection: ClientConnection, welcome: Mapping[str, Any]) -> None:
         """C4."""
-        self._hook.pyro_validate_welcome(proxy=proxy, connection=connection, welcome=welcome)
+        self._results(self._hook.pyro_validate_welcome, proxy, connection, welcome)
 
     def system_objects(self, daemon: Any) -> list[Mapping[str, Any]]:
         """O4."""
@@ -329,31 +364,49 @@ class Hooks:
 
     def daemon_closed(self, daemon: Any) -> None:
         """O5; each implementation isolated."""
-        self._isolated(self._hook.pyro_daemon_closed, daemon=daemon)
+        self._isolated(self._hook.pyro_daemon_closed, daemon)
 
     def bind(self, connection: Any) -> list[Steps]:
         """C5."""
-        return _given(self._hook.pyro_bind(connection=connection))
+        return self._results(self._hook.pyro_bind, connection)
 
     def opened(self, connection: ServerConnection) -> None:
         """C6; each implementation isolated."""
-        self._isolated(self._hook.pyro_opened, connection=connection)
+        self._isolated(self._hook.pyro_opened, connection)
 
     def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
         """C6; each implementation isolated."""
-        self._isolated(self._hook.pyro_closed, connection=connection, error=error)
+        self._isolated(self._hook.pyro_closed, connection, error)
 
     def housekeeping(self, daemon: Any, now: float) -> None:
         """P1; each implementation isolated."""
-        self._isolated(self._hook.pyro_housekeeping, daemon=daemon, now=now)
+        self._isolated(self._hook.pyro_housekeeping, daemon, now)
 
-    @staticmethod
-    def _isolated(hook: pluggy.HookCaller, **arguments: Any) -> None:
-        for implementation in reversed(hook.get_hookimpls()):
+    def _isolated(self, hook: pluggy.HookCaller, *values: Any) -> None:
+        functions, _ = self._ready.get(hook.name) or self._prepare(hook)
+        for function, plugin in functions:
             try:
-                implementation.function(**{name: arguments[name] for name in implementation.argnames})
-            except Exception:
-                log.exception("plugin %r failed in %s", implementation.plugin_name, hook.name)
+                function(*values)
+            except Exception:  # plugin code
+                log.exception("plugin %r failed in %s", plugin, hook.name)
+
+
+def _parameters(hook: pluggy.HookCaller) -> tuple[str, ...]:
+    assert hook.spec is not None  # all are ours
+    return tuple(hook.spec.argnames)
+
+
+def _taking(function: Callable[..., Any], given: Sequence[str], wanted: Sequence[str]) -> Callable[..., Any]:
+    """``function``, which may leave out parameters, as one that takes all that are given, in their order."""
+    if tuple(wanted) == tuple(given):
+        return function
+    places = [given.index(name) for name in wanted]
+    if not places:
+        return lambda *values: function()
+    if len(places) == 1:
+        place = places[0]
+        return lambda *values: function(values[place])
+    return lambda *values: function(*[values[place] for place in places])
 
 
 def _given(results: list[Any]) -> list[Any]:

@@ -142,7 +142,7 @@ class Kernel:
 
         schema = Schema(KERNEL_SETTINGS)
         self.plugins = self._load_plugins(plugins, extra_plugins, settings or {}, environ)
-        self.hooks = Hooks(self.plugins.manager)
+        self.hooks = Hooks(self.plugins.manager, trace=self.plugins.trace)
         self.hooks.settings(schema)
         schema.check_environment(environ)
         self.settings = Settings(schema, environ, settings)
@@ -237,6 +237,8 @@ class Kernel:
             except BaseException:
                 self.plugins.drop(name)  # half of a plugin is none: the next try shall meet the same error
                 raise
+            finally:
+                self.hooks = Hooks(self.plugins.manager, trace=self.plugins.trace)
             self._codecs = None
             self._plans.clear()
             self._bound.clear()

@@ -189,6 +189,7 @@ class PluginSet:
     def __init__(self, catalog: Catalog, choice: Choice, trace: bool = False) -> None:
         self.catalog = catalog
         self.choice = choice
+        self.trace = trace
         self.loaded: dict[str, PluginInfo] = {}
         self.reasons: dict[str, str] = {}
         """Why a plugin is off, by name."""

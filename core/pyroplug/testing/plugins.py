@@ -96,17 +96,19 @@ def make_plugin(name: str = "given", info: PluginInfo | None = None, **hooks: Ca
 def counted_hooks(kernel: Kernel) -> Iterator[Counter[str]]:
     """Count the hook calls of a kernel, by the hook's name.
 
-    Calls that the kernel makes plugin by plugin are seen by a :class:`Recorder` only.
+    Calls of hooks in which each plugin stands alone are seen by a :class:`Recorder` only.
     """
     calls: Counter[str] = Counter()
     lock = threading.Lock()
 
-    def before(hook_name: str, hook_impls: Any, kwargs: Any) -> None:
+    def before(hook_name: str, hook_impls: Any = None, kwargs: Any = None) -> None:
         with lock:
             calls[hook_name] += 1
 
     undo = kernel.plugins.manager.add_hookcall_monitoring(before, lambda *_: None)
+    kernel.hooks.watcher = before
     try:
         yield calls
     finally:
+        kernel.hooks.watcher = None
         undo()
