@@ -4,6 +4,7 @@
 #   make test          run the tests                  make bench-quick  ... in a minute
 #   make check         format, lint and types         make features     write docs/features.md anew
 #   make types         types only                     make docs         write the generated parts of docs/ anew
+#   make matrix        the tests without each plugin
 #   make wheel         build and check dist/          make clean        remove what was built (not .venv)
 
 SHELL := /bin/sh
@@ -21,16 +22,19 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check types bench bench-quick features wheel docs clean format
+.PHONY: help demo test matrix check types bench bench-quick features wheel docs clean format
 
 help:
-	@sed -n '3,7s/^#  *//p' Makefile
+	@sed -n '3,8s/^#  *//p' Makefile
 
 demo: $(VENV)/.stamp-run
 	$(BIN)/python examples/demo/demo.py $(ARGS)
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+matrix: $(VENV)/.stamp-test
+	$(BIN)/python tools/matrix.py $(ARGS)
 
 check: $(VENV)/.stamp-check
 	$(BIN)/ruff format --check

@@ -11,6 +11,7 @@ import pytest
 
 from testkit.features import PROPERTY, FeatureReport, known_features, marked_features
 from testkit.leaks import Snapshot, leaks
+from testkit.matrix import Without
 from testkit.timeouts import FACTOR, scaled
 
 # The environment of whoever runs the tests must not change what they test.
@@ -25,10 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--features-report", metavar="FILE", type=Path, help="write which tests prove which feature, as JSON"
     )
+    parser.addoption("--without", metavar="PLUGIN", help="switch this plugin off; tests that need it are skipped")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Switch the feature report on, in the process that sees all results; stretch the limit for each test."""
+    without: str | None = config.getoption("--without")
+    if without:
+        config.pluginmanager.register(Without(without), "without")
     path: Path | None = config.getoption("--features-report")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(FeatureReport(path), "feature-report")

@@ -14,7 +14,7 @@ from pyroplug.core.wire import RESULT
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 
-pytestmark = pytest.mark.feature("F235")
+pytestmark = [pytest.mark.needs("annotations"), pytest.mark.feature("F235")]
 
 
 @expose

@@ -9,6 +9,8 @@ import pytest
 from pyroplug.api import expose
 from pyroplug.testing.kernels import Served
 
+pytestmark = pytest.mark.needs("attributes")
+
 
 class Base:
     def __init__(self) -> None:

@@ -9,6 +9,8 @@ import pytest
 from pyroplug.api import Proxy, PyroError, expose
 from pyroplug.testing.kernels import Served
 
+pytestmark = pytest.mark.needs("autoproxy")
+
 
 class Node:
     def __init__(self, name: str = "") -> None:

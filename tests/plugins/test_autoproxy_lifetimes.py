@@ -14,6 +14,8 @@ from pyroplug.plugins.reaper import reaper_of, registrations
 from pyroplug.testing.kernels import PATIENCE, Serve, Served
 from pyroplug.testing.transports import in_thread
 
+pytestmark = pytest.mark.needs("autoproxy", "reaper")
+
 
 @expose
 class Item:

@@ -22,6 +22,8 @@ from pyroplug.core.errors import (
 from pyroplug.core.wire import FLAG_BATCH, FLAG_EXCEPTION, FLAG_ONEWAY, Frame
 from pyroplug.testing.kernels import LOOPS, PATIENCE, TRANSPORTS, Served, has_ipv6
 
+pytestmark = pytest.mark.needs("batch")
+
 SERIALIZERS = ["serpent", "json", "msgpack", "marshal"]
 
 

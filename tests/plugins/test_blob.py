@@ -19,6 +19,8 @@ from pyroplug.core.wire import FLAG_BATCH, FLAG_EXCEPTION, FLAG_KEEPSERIALIZED
 from pyroplug.plugins.blob import Kept, read_marshal, write_marshal
 from pyroplug.testing.kernels import LOOPS, PATIENCE, TRANSPORTS, Served, has_ipv6, make_kernel
 
+pytestmark = pytest.mark.needs("blob")
+
 SERIALIZERS = ["serpent", "json", "msgpack", "marshal"]
 
 

@@ -13,6 +13,8 @@ import pytest
 from pyroplug.api import ConnectionClosedError, Proxy, TimeoutError, callback, expose, oneway
 from pyroplug.testing.kernels import PATIENCE, Serve, Served
 
+pytestmark = pytest.mark.needs("callback")
+
 
 @expose
 class Listener:

@@ -15,7 +15,7 @@ from pyroplug.core.wire import FLAG_ONEWAY
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 
-pytestmark = pytest.mark.feature("F231")
+pytestmark = [pytest.mark.needs("callcontext"), pytest.mark.feature("F231")]
 
 
 @expose

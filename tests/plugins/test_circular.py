@@ -30,7 +30,7 @@ from pyroplug.core.wire import CONNECT, EXTENSIONS, FLAG_EXCEPTION, encode
 from pyroplug.plugins.circular import WAITING, Hop, packed, unpacked
 from pyroplug.testing.kernels import PATIENCE, Served, make_kernel
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.needs("circular"), pytest.mark.timeout(60)]
 
 
 @expose

@@ -14,6 +14,8 @@ from pyroplug.core.wire import FLAG_COMPRESSED
 from pyroplug.plugins.compression import inflate
 from pyroplug.testing.kernels import Served
 
+pytestmark = pytest.mark.needs("compression")
+
 
 class Thing:
     @expose

@@ -21,9 +21,12 @@ from pyroplug.testing.kernels import Serve, Served, make_kernel
 FLAGS = {"zlib": FLAG_COMPRESSED, "zstd": FLAG_ZSTD, "lz4": FLAG_LZ4}
 TEXT = "abc" * 20_000
 
-pytestmark = pytest.mark.skipif(
-    not all(algorithm.there for algorithm in ALGORITHMS.values()), reason="zstandard and lz4 are not installed"
-)
+pytestmark = [
+    pytest.mark.needs("compression"),
+    pytest.mark.skipif(
+        not all(algorithm.there for algorithm in ALGORITHMS.values()), reason="zstandard and lz4 are not installed"
+    ),
+]
 
 
 class Thing:

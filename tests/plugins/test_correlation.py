@@ -14,7 +14,7 @@ from pyroplug.core.wire import FLAG_CORR_ID, NO_CORRELATION
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served
 
-pytestmark = pytest.mark.feature("F236")
+pytestmark = [pytest.mark.needs("correlation"), pytest.mark.feature("F236")]
 
 
 @expose

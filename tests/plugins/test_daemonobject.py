@@ -7,6 +7,8 @@ import pytest
 from pyroplug.api import DAEMON_NAME, DaemonError, DaemonObject, expose, oneway
 from pyroplug.testing.kernels import LOOPS, Served
 
+pytestmark = pytest.mark.needs("daemonobject")
+
 
 class Thing:
     @expose

@@ -20,6 +20,8 @@ from pyroplug.plugins.echoserver import OBJECT_NAME, EchoServer, serve_echo
 from testkit.source import entry_points
 from testkit.timeouts import PATIENCE, scaled
 
+pytestmark = pytest.mark.needs("echoserver")
+
 COMMAND = (sys.executable, "-m", "pyroplug", "echo")
 
 

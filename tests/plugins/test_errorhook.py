@@ -10,6 +10,8 @@ import pytest
 from pyroplug.api import expose, oneway
 from pyroplug.testing.kernels import PATIENCE, Served
 
+pytestmark = pytest.mark.needs("errorhook")
+
 
 class Thing:
     @expose

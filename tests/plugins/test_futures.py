@@ -32,6 +32,8 @@ from pyroplug.core.errors import CommunicationError, PluginError, SerializeError
 from pyroplug.plugins.futures import IDLE_CONNECTIONS, FutureCancelled
 from pyroplug.testing.kernels import LOOPS, PATIENCE, TRANSPORTS, Served, has_ipv6, make_kernel
 
+pytestmark = pytest.mark.needs("futures")
+
 
 @expose
 class Thing:

@@ -9,6 +9,8 @@ import pytest
 from pyroplug.api import behavior, expose
 from pyroplug.testing.kernels import Served
 
+pytestmark = pytest.mark.needs("instances")
+
 
 @pytest.mark.feature("F268")
 def test_the_decorator_checks_its_arguments() -> None:

@@ -14,6 +14,8 @@ import pytest
 from pyroplug.api import ConfigError
 from pyroplug.testing.kernels import make_kernel
 
+pytestmark = pytest.mark.needs("logging")
+
 
 @contextlib.contextmanager
 def bare_logging() -> Iterator[None]:

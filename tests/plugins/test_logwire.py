@@ -14,6 +14,8 @@ from pyroplug.plugins.logwire import SHOWN, LoggingLayer
 from pyroplug.testing.kernels import Served, as_bytes
 from pyroplug.transports.memory import memory_pair
 
+pytestmark = pytest.mark.needs("logwire")
+
 
 class Thing:
     @expose

@@ -11,6 +11,8 @@ from pyroplug.core.wire import CONNECTOK
 from pyroplug.testing.kernels import Served, make_kernel
 from pyroplug.testing.plugins import make_plugin
 
+pytestmark = pytest.mark.needs("metadata")
+
 
 class Thing:
     @expose

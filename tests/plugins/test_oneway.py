@@ -13,6 +13,8 @@ from pyroplug.core.wire import FLAG_ONEWAY
 from pyroplug.plugins.oneway import Pool, Strand
 from pyroplug.testing.kernels import PATIENCE, Served, make_kernel
 
+pytestmark = pytest.mark.needs("oneway")
+
 
 @pytest.mark.feature("F089")
 def test_the_mark_is_in_the_metadata() -> None:

@@ -8,6 +8,8 @@ from pyroplug.api import CommunicationError, ConnectionClosedError, expose, ping
 from pyroplug.core.wire import FLAG_CORR_ID, PING, encode
 from pyroplug.testing.kernels import LOOPS, Served, make_kernel
 
+pytestmark = pytest.mark.needs("ping")
+
 
 class Thing:
     @expose

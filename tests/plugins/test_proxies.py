@@ -9,6 +9,8 @@ import pytest
 from pyroplug.api import Daemon, Proxy, PyroError, SerializeError
 from pyroplug.testing.kernels import make_kernel
 
+pytestmark = pytest.mark.needs("proxies")
+
 SERIALIZERS = ["serpent", "json", "msgpack"]
 
 

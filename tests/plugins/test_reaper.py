@@ -23,6 +23,8 @@ from pyroplug.plugins.reaper import reaper_of
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 from pyroplug.testing.transports import in_thread
 
+pytestmark = pytest.mark.needs("reaper")
+
 
 class Clock:
     """Time that passes when told to."""

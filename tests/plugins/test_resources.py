@@ -16,7 +16,7 @@ from pyroplug.api import Daemon, current_context, expose, oneway
 from pyroplug.plugins.resources import ResourceTracker
 from pyroplug.testing.kernels import PATIENCE, Serve, Served
 
-pytestmark = pytest.mark.feature("F242")
+pytestmark = [pytest.mark.needs("resources"), pytest.mark.feature("F242")]
 
 
 class Resource:

@@ -19,6 +19,8 @@ from pyroplug.plugins.retry import again
 from pyroplug.testing.kernels import Served, make_kernel
 from pyroplug.testing.plugins import make_plugin
 
+pytestmark = pytest.mark.needs("retry")
+
 
 class Thing:
     def __init__(self) -> None:

@@ -23,6 +23,8 @@ from pyroplug.core.errors import (
 from pyroplug.plugins.retry import BUDGET_PERIOD, POLICY, Budget, IdempotentPolicy
 from pyroplug.testing.kernels import LOOPS, PATIENCE, Served, make_kernel
 
+pytestmark = pytest.mark.needs("retry")
+
 
 class Thing:
     """The replies to its first calls are lost."""

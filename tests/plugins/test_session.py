@@ -23,7 +23,7 @@ from pyroplug.api import (
 from pyroplug.plugins.session import session_of
 from pyroplug.testing.kernels import PATIENCE, Serve
 
-pytestmark = pytest.mark.feature("F159")
+pytestmark = [pytest.mark.needs("session"), pytest.mark.feature("F159")]
 
 
 class Value:

@@ -36,7 +36,7 @@ from pyroplug.plugins.streaming.chunks import CHUNK_BYTES
 from pyroplug.plugins.streaming.stream import Stream
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, WirePeer, make_kernel
 
-pytestmark = pytest.mark.feature("F241")
+pytestmark = [pytest.mark.needs("streaming"), pytest.mark.feature("F241")]
 
 
 class Counting:

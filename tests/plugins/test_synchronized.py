@@ -14,7 +14,7 @@ from pyroplug.core.wire import FLAG_ONEWAY
 from pyroplug.plugins.synchronized import Locks
 from pyroplug.testing.kernels import PATIENCE, Serve
 
-pytestmark = pytest.mark.feature("F157")
+pytestmark = [pytest.mark.needs("synchronized"), pytest.mark.feature("F157")]
 
 
 class Meter:

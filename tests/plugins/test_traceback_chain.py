@@ -29,6 +29,8 @@ from pyroplug.core.types import TypeTable
 from pyroplug.plugins.tracebacks import DetailedTraceback, detailed_traceback
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 
+pytestmark = pytest.mark.needs("tracebacks")
+
 SERIALIZERS = ("serpent", "json", "msgpack", "marshal")
 Group: Any = getattr(__builtins__, "ExceptionGroup", None) or vars(sys.modules["builtins"]).get("ExceptionGroup")
 needs_groups = pytest.mark.skipif(Group is None, reason="exception groups came with Python 3.11")

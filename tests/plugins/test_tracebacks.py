@@ -10,6 +10,8 @@ from pyroplug.api import expose
 from pyroplug.plugins.tracebacks import detailed_traceback
 from pyroplug.testing.kernels import LOOPS, Served
 
+pytestmark = pytest.mark.needs("tracebacks")
+
 
 class Nasty:
     def __repr__(self) -> str:

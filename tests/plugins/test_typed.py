@@ -25,6 +25,8 @@ from pyroplug.api import ConfigError, Kernel, PluginError, SerializeError, expos
 from pyroplug.plugins.typed.arrays import ARRAY
 from pyroplug.testing.kernels import Serve, Served, make_kernel
 
+pytestmark = pytest.mark.needs("types")
+
 np: Any = pytest.importorskip("numpy")
 
 SERIALIZERS = ("serpent", "json", "msgpack", "marshal")

@@ -127,7 +127,8 @@ class Daemon:
                 listener.close()
             given = ", ".join(f"{key}={value!r}" for key, value in options.items() if value is not None)
             what = "no transport that is loaded can" if not found else "more than one transport would"
-            raise ConfigError(f"{what} listen for {given}; loaded: {', '.join(sorted(self.kernel.transports))!r}")
+            names = ", ".join(sorted(self.kernel.transports))
+            raise ConfigError(f"{what} listen for {given}; loaded: {names!r}{self.kernel.off()}")
         return tuple(getattr(found[0], "members", found))
 
     def uriFor(self, objectOrId: Any = None, nat: bool = True) -> URI:

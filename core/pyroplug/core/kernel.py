@@ -144,6 +144,7 @@ class Kernel:
         self.plugins = self._load_plugins(plugins, extra_plugins, settings or {}, environ)
         self.hooks = Hooks(self.plugins.manager, trace=self.plugins.trace)
         self.hooks.settings(schema)
+        schema.remark = self._switched_off()
         schema.check_environment(environ)
         self.settings = Settings(schema, environ, settings)
 
@@ -411,7 +412,9 @@ class Kernel:
         transport = self.transports.get(uri.scheme)
         if transport is None:
             known = ", ".join(sorted(f"./{scheme}:" if scheme else "host:port" for scheme in self.transports))
-            raise CommunicationError(f"{uri}: no transport is loaded for {uri.location!r} (there are: {known})")
+            raise CommunicationError(
+                f"{uri}: no transport is loaded for {uri.location!r} (there are: {known}){self.off()}"
+            )
         stream = transport.connect(uri, timeout, self.settings)
         return wrap_stream(stream, self.hooks.stream_layers("client", uri, self), server_side=False)
 
@@ -444,7 +447,9 @@ class Kernel:
         factory = self.servers.get(name)
         if factory is None:
             known = ", ".join(sorted(self.servers)) or "none"
-            raise ConfigError(f"SERVERTYPE cannot be {name!r}{nearest(name, self.servers)}; loaded are: {known}")
+            raise ConfigError(
+                f"SERVERTYPE cannot be {name!r}{nearest(name, self.servers)}; loaded are: {known}{self.off()}"
+            )
         return factory
 
     def __repr__(self) -> str:

@@ -146,6 +146,8 @@ class Schema:
 
     def __init__(self, settings: Iterable[Setting] = ()) -> None:
         self._settings: dict[str, Setting] = {}
+        self.remark = ""
+        """Why a setting may be missing, for error texts."""
         for setting in settings:
             self.add(setting)
 
@@ -171,7 +173,7 @@ class Schema:
         try:
             return self._settings[name]
         except KeyError:
-            raise ConfigError(f"there is no setting {name!r}{nearest(name, self._settings)}") from None
+            raise ConfigError(f"there is no setting {name!r}{nearest(name, self._settings)}{self.remark}") from None
 
     def check_environment(self, environ: Mapping[str, str]) -> None:
         """Warn once about PYRO_ variables nobody declared; an error with PYRO_STRICT_CONFIG=1."""
@@ -260,7 +262,8 @@ class Settings:
         try:
             return self._values[name]
         except KeyError:
-            raise AttributeError(f"there is no setting {name!r}{nearest(name, self._values)}") from None
+            known = nearest(name, self._values)
+            raise AttributeError(f"there is no setting {name!r}{known}{self._schema.remark}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._put(name, self._schema[name].validate(value), "code")

@@ -47,6 +47,11 @@ TRANSPORTS: Final = ("tcp4", "tcp6", "unix", "memory", "pair")
 LOOPS: Final = ("thread", "multiplex")
 """The server loops that come with pyroplug."""
 
+_WITHOUT: Final = os.environ.get("PYROPLUG_TEST_WITHOUT", "")
+"""A plugin that the kernels of this module do without, to see what can."""
+_TRANSPORT: Final = "tcp4" if _WITHOUT == "memory" else "memory"
+_LOOP: Final = "multiplex" if _WITHOUT == "thread" else "thread"
+
 
 def has_ipv6() -> bool:
     """Whether this machine has ``::1``."""
@@ -68,7 +73,13 @@ def make_kernel(
     **settings: Any,
 ) -> Kernel:
     """A kernel that the environment of whoever runs the tests cannot change; the rest are its settings."""
-    return Kernel(plugins=plugins, extra_plugins=extra_plugins, settings=settings, environ=environ or {})
+    environ = dict(environ or {})
+    if _WITHOUT:
+        environ["PYRO_DISABLE_PLUGINS"] = ",".join(filter(None, (environ.get("PYRO_DISABLE_PLUGINS"), _WITHOUT)))
+        if _WITHOUT == "serpent":
+            environ.setdefault("PYRO_SERIALIZER", "json")
+        environ.setdefault("PYRO_SERVERTYPE", _LOOP)
+    return Kernel(plugins=plugins, extra_plugins=extra_plugins, settings=settings, environ=environ)
 
 
 def as_bytes(message: bytes | Sequence[Buffer]) -> bytes:
@@ -185,8 +196,8 @@ class Served:
 
     def __init__(
         self,
-        transport: str = "memory",
-        loop: str = "thread",
+        transport: str = _TRANSPORT,
+        loop: str = _LOOP,
         *,
         folder: Path | None = None,
         settings: Mapping[str, Any] | None = None,

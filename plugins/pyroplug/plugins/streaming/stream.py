@@ -49,7 +49,8 @@ class Stream:
     """
 
     def __init__(self, iterator: Iterator[Any], now: float) -> None:
-        self.id = os.urandom(16).hex()
+        digits = os.urandom(16).hex()  # written as Pyro5 does, which takes them from uuid
+        self.id = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
         self.session: Session | None = None
         self.created = now
         self.lingers_until: float | None = None

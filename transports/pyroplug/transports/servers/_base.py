@@ -98,12 +98,15 @@ class EpollPoller:
     def set(self, source: Source, interest: int) -> None:
         """Poll the source for READ, WRITE, both, or (0) not at all.  From any thread."""
         mask = (select.EPOLLIN if interest & READ else 0) | (select.EPOLLOUT if interest & WRITE else 0)
+        if source.interest and self.sources.get(source.fd) is not source:
+            source.interest = 0  # closed behind our back, and its descriptor has gone to another
+            return
         # an error here means that the descriptor was closed meanwhile: the kernel has forgotten it already
         with contextlib.suppress(OSError, ValueError):
             if not interest:
                 if source.interest:
-                    self._epoll.unregister(source.fd)
                     self.sources.pop(source.fd, None)
+                    self._epoll.unregister(source.fd)
             elif source.interest:
                 self._epoll.modify(source.fd, mask)
             else:
@@ -146,6 +149,9 @@ class SelectorPoller:
 
     def _apply(self, source: Source, interest: int) -> None:
         mask = (selectors.EVENT_READ if interest & READ else 0) | (selectors.EVENT_WRITE if interest & WRITE else 0)
+        if source.interest and self.sources.get(source.fd) is not source:
+            source.interest = 0  # as in EpollPoller
+            return
         with contextlib.suppress(OSError, ValueError, KeyError):
             if not interest:
                 if source.interest:
@@ -154,6 +160,8 @@ class SelectorPoller:
             elif source.interest:
                 self._selector.modify(source.fd, mask, source)
             else:
+                if source.fd in self.sources:
+                    self._selector.unregister(source.fd)  # closed behind our back
                 self.sources[source.fd] = source
                 self._selector.register(source.fd, mask, source)
         source.interest = interest
