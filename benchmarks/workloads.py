@@ -44,7 +44,13 @@ BUSY = 64
 TEXT = "0123456789" * 10_000
 """What a blob holds."""
 
-BOTH = ("pyroplug-thread-msgpack", "pyroplug-thread-serpent", "pyro5-thread-msgpack", "pyro5-thread-serpent")
+BOTH = (
+    "pyroplug-default",
+    "pyroplug-thread-msgpack",
+    "pyroplug-thread-serpent",
+    "pyro5-thread-msgpack",
+    "pyro5-thread-serpent",
+)
 """The systems of workloads that are about something else than loops and formats."""
 
 

@@ -1,4 +1,4 @@
-"""pyroplug itself, with the default plugins: two server loops, three serializers."""
+"""pyroplug itself: as it comes, and two server loops with three serializers each (serpent's is that for old peers)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from . import Client, Ready, Served, Spec, rows_of
 from ._pyro import traffic
 
 SPECS = [
-    Spec(
-        f"pyroplug-{loop}-{name}",
-        "ours",
-        {"loop": loop, "serializer": name},
-        peer=f"pyro5-thread-{name}",
-        rows=rows_of(name),
-    )
-    for loop in ("thread", "multiplex")
-    for name in ("msgpack", "serpent", "json")
+    Spec("pyroplug-default", "ours", peer="pyro5-thread-serpent"),
+    *(
+        Spec(
+            f"pyroplug-{loop}-{name}",
+            "ours",
+            {"loop": loop, "serializer": name},
+            peer=f"pyro5-thread-{name}",
+            rows=rows_of(name),
+        )
+        for loop in ("thread", "multiplex")
+        for name in ("msgpack", "serpent", "json")
+    ),
 ]
 
 
@@ -31,10 +34,12 @@ def missing() -> str | None:
 def make_kernel(spec: Spec) -> Any:
     from pyroplug.api import Kernel
 
-    return Kernel(
-        settings={"SERVERTYPE": spec.options["loop"], "SERIALIZER": spec.options["serializer"]},
-        environ={"PYRO_DISABLE_PLUGINS": ",".join(_absent(spec.tree))} if spec.tree else {},
-    )
+    settings = {}
+    off = _absent(spec.tree) if spec.tree else []
+    if spec.options:
+        settings = {"SERVERTYPE": spec.options["loop"], "SERIALIZER": spec.options["serializer"]}
+        off = [*off, "compact"]
+    return Kernel(settings=settings, environ={"PYRO_DISABLE_PLUGINS": ",".join(off)})
 
 
 def _absent(tree: str) -> list[str]:

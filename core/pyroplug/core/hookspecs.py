@@ -126,7 +126,7 @@ class HookSpecs:
     def pyro_extensions(self, kernel: Kernel) -> Iterable[str]:
         """R12. Name protocol extensions that this plugin can do.
 
-        Called while the kernel is made.  A client offers all names in the handshake, the server accepts those
+        Called while the kernel is made, and again when a setting was changed.  A client offers all names in the handshake, the server accepts those
         that it has too; ``connection.extensions`` then holds them on both sides, empty with old peers.  Names
         are ASCII words without comma, such as "chunks".
         """

@@ -43,6 +43,9 @@ class Codec(Protocol):
     Every method raises :class:`~pyroplug.core.errors.SerializeError` for values or bytes it cannot handle,
     never the exception of the library underneath (which stays as ``__cause__``), and never anything that
     ends a worker (``RecursionError`` and ``MemoryError`` of a decoder are converted as well).
+
+    Where only the peer of a connection can read the bytes, codec and serializer have an attribute ``portable``: those
+    for bytes that may be passed on, which the codec reads too.
     """
 
     def dumps(self, value: Any) -> bytes:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommunicationError, ConfigError, PluginConflict, PluginError, SerializeError, URIError
@@ -134,6 +134,10 @@ class Kernel:
         """Makes names known to everybody; a plugin sets it in ``pyro_configure``."""
         self.additions = ProxyAdditions()
         """What plugins add to proxies; they fill it in ``pyro_configure``."""
+        self.successors: dict[str, Serializer] = {}
+        """By protocol extension, what takes the place of the serializer with its wire id on connections that have the
+        extension; plugins put it there in ``pyro_configure``."""
+        self._succession: dict[frozenset[str], tuple[int, Steps]] = {}
         self._members: dict[type, Members] = {}
         self._codecs: tuple[int, dict[str, Codec]] | None = None
         self._plans: dict[str, tuple[int, Plan]] = {}
@@ -162,7 +166,7 @@ class Kernel:
         self.policies: Sequence[Callable[[ProxyBase, str, Exception, int], bool]] = ()
         self.hooks.configure(self)
         self.policies = tuple(self.hooks.client_policies(self))
-        self.extensions = self.hooks.extensions(self)
+        self._extended_at, self.extensions = self.settings.version, self.hooks.extensions(self)
 
     # ----------------------------------------------------------------- plugins
     def _load_plugins(
@@ -300,6 +304,14 @@ class Kernel:
             raise SerializeError(f"unknown serializer {name!r}{nearest(name, self.serializers)}; known are: {known}")
         return serializer.wire_id
 
+    def serializers_with(self, extensions: Set[str]) -> Iterable[Serializer]:
+        """What serializes on a connection with these protocol extensions: one for each wire id."""
+        found = {serializer.wire_id: serializer for serializer in list(self.serializers.values())}
+        found.update(
+            (self.successors[name].wire_id, self.successors[name]) for name in self.successors.keys() & extensions
+        )
+        return found.values()
+
     def is_safe_serializer(self, name: str) -> bool:
         """Whether a serializer is loaded and safe to use because a peer says so."""
         serializer = self.serializers.get(name)
@@ -329,6 +341,8 @@ class Kernel:
         known = self._plans.get(key)
         if known is not None and known[0] == settings.version:
             return known[1]
+        if self._extended_at != settings.version:  # a setting may say that an extension is not wanted
+            self._extended_at, self.extensions = settings.version, self.hooks.extensions(self)
         codecs = self.codecs()
         ids = {name: self.serializers[name].wire_id for name in names}
         plan = Plan(
@@ -358,6 +372,8 @@ class Kernel:
         """The plan of a connection whose handshake is done."""
         base: Plan = connection.plan
         steps = self.hooks.bind(connection)
+        if self.successors:
+            steps = [*self._succeeding(connection.extensions), *steps]  # (what plugins return counts more)
         key: tuple[Plan | Steps, ...] = (base, *steps)  # by identity
         plan = self._bound.get(key)
         if plan is None:
@@ -371,6 +387,18 @@ class Kernel:
                 else:
                     self._seen.update(steps)
         return plan
+
+    def _succeeding(self, extensions: Set[str]) -> list[Steps]:
+        names = frozenset(self.successors.keys() & extensions)
+        if not names:
+            return []
+        version = self.settings.version
+        known = self._succession.get(names)
+        if known is None or known[0] != version:
+            made = [self.successors[name].bind(self.types, self.settings) for name in names]
+            codecs = {self.successors[name].wire_id: codec for name, codec in zip(names, made, strict=True)}
+            self._succession[names] = known = (version, Steps(codecs=codecs))
+        return [known[1]]
 
     # ----------------------------------------------------------------- classes
     def members_of(self, cls: type) -> Members:

@@ -148,6 +148,9 @@ class TypeTable:
     :param base: a table to extend: what is registered there, at any time, counts here too and comes first
     """
 
+    keeps_keys = False
+    """Whether both ends can do with dicts whose keys some serializer has no form for."""
+
     def __init__(self, base: TypeTable | None = None) -> None:
         self._lock = threading.Lock()
         self._base = base

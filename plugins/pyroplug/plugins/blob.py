@@ -345,7 +345,8 @@ def _send(call: Call) -> None:
     call.annotations = {**call.annotations, ANNOTATION: routing}
     call.flags |= FLAG_KEEPSERIALIZED
     if not blob._contains_blob:
-        call.payload = _request(call.plan.codecs[call.serializer_id], call, blob._data)
+        codec = call.plan.codecs[call.serializer_id]
+        call.payload = _request(getattr(codec, "portable", codec), call, blob._data)  # it may be passed on
         return
     kept: Kept = blob._data
     if kept.serializer_id not in call.plan.codecs:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pyroplug.core.errors import PluginError, SerializeError
@@ -25,6 +25,8 @@ from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.stash import StashKey
 
 if TYPE_CHECKING:
+    from pyroplug.core.interfaces import Serializer
+
     from .codec import TypedTable
     from .forms import Form, Pack
 
@@ -46,7 +48,7 @@ class TypeRegister:
         self._kernel = kernel
         self._names: dict[str, type] = {}
         self._lock = threading.Lock()
-        self._steps: tuple[object, Steps] = (None, Steps())
+        self._steps: dict[frozenset[Serializer], tuple[int, Steps]] = {}
 
     @functools.cached_property
     def table(self) -> TypedTable:
@@ -55,21 +57,22 @@ class TypeRegister:
 
         return TypedTable(self._kernel.types)
 
-    def steps(self) -> Steps:
+    def steps(self, extensions: Set[str]) -> Steps:
         """The codecs that keep types, by wire id; made anew when a setting was changed or a serializer added."""
         kernel = self._kernel
-        state = kernel.settings.version, len(kernel.serializers)
-        known = self._steps
-        if known[0] != state:
+        serializers = frozenset(kernel.serializers_with(extensions))
+        version = kernel.settings.version
+        known = self._steps.get(serializers)
+        if known is None or known[0] != version:
             from .codec import typed_codec
 
             with self._lock:
                 made = {
                     serializer.wire_id: typed_codec(serializer, self.table, kernel.settings)
-                    for serializer in list(kernel.serializers.values())
+                    for serializer in serializers
                 }
                 codecs = {wire_id: codec for wire_id, codec in made.items() if codec is not None}
-                self._steps = known = (state, Steps(codecs=codecs))
+                self._steps[serializers] = known = (version, Steps(codecs=codecs))
         return known[1]
 
     def add(self, cls: type, name: str, fields: Iterable[str] | None) -> None:
@@ -259,5 +262,5 @@ def pyro_bind(connection: Any) -> Steps | None:
     if EXTENSION not in connection.extensions:
         return None
     kernel = connection.owner()._pyroKernel if connection.side == "client" else connection.endpoint.daemon.kernel
-    steps: Steps = kernel.stash[_REGISTER].steps()
+    steps: Steps = kernel.stash[_REGISTER].steps(connection.extensions)
     return steps

@@ -75,6 +75,8 @@ def _of_numpy(tag: str, data: dict[str, Any]) -> Any:
 class TypedTable(TypeTable):
     """The table of a kernel and the forms of ours; what is registered with the kernel comes first."""
 
+    keeps_keys = True
+
     def __init__(self, base: TypeTable) -> None:
         super().__init__(base)
         self.base = base
@@ -319,6 +321,8 @@ class TypedCodec:
         self._limit = int(getattr(settings, "MAX_NESTING_DEPTH", DEFAULT_DEPTH))
         self._packing: tuple[Codec, _Packer | None] | None = None
         self._serializer, self._table, self._settings = serializer, table, settings
+        portable: Serializer | None = getattr(serializer, "portable", None)
+        self.portable = self if portable is None else TypedCodec(portable, table, settings)
         self.loads = codec.loads
         self.loads_call = codec.loads_call
 
