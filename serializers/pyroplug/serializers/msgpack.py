@@ -75,11 +75,10 @@ class _MsgpackCodec:
                 raise too_deep(self._limit) from err
             raise failed("encode", "msgpack", err) from err
         size = len(data)
-        if size <= self._limit:  # too short to be nested too deeply
+        if size <= LARGE:  # (a packer with a large buffer would keep it)
             self._packers.append(packer)
-        elif size <= LARGE:  # (a packer with a large buffer would keep it)
-            self._packers.append(packer)
-            if self._suspicious(data):
+            # short data is not nested deeply, nor is what has few bytes that can open anything
+            if size > self._limit and size - len(data.translate(None, _OPENERS)) > self._limit:
                 check_depth(value, self._limit)  # (what converters add is held to the library's limit)
         return data
 
@@ -92,14 +91,13 @@ class _MsgpackCodec:
         except Exception as err:  # the library documents that anything can come out for invalid data
             raise self._refused(err) from err
         size = len(data)
-        if size <= self._limit and type(data) is bytes and (_UNDERSCORE not in data or data.find(_TAG) < 0):
-            return value  # most are: small, and plain
-        if size > self._limit and size <= LARGE and self._suspicious(data):
-            check_depth(value, self._limit)
-        # searching megabytes takes longer than looking at what came out
-        if (size <= LARGE or not plain(value)) and has_tags(data):
-            return self._types.recreate(value, self._limit, inner_first=True)
-        return value
+        if (  # most are: plain, and not large
+            type(data) is bytes
+            and (size <= self._limit or (size <= LARGE and size - len(data.translate(None, _OPENERS)) <= self._limit))
+            and (_UNDERSCORE not in data or data.find(_TAG) < 0)
+        ):
+            return value
+        return self._types.recreate(value, self._limit, inner_first=True) if self._tagged(data, value) else value
 
     def loads_call(self, data: Buffer) -> tuple[str, str, Sequence[Any], Mapping[str, Any]]:
         try:
@@ -110,24 +108,28 @@ class _MsgpackCodec:
             raise SerializeError("invalid msgpack request: expected an array of 4")
         object_id, method, args, kwargs = value
         size = len(data)
-        if size > self._limit:
-            if size <= LARGE and self._suspicious(data):
-                check_depth(value, self._limit)
-        elif (
+        if not (
             type(data) is bytes
+            and (size <= self._limit or (size <= LARGE and size - len(data.translate(None, _OPENERS)) <= self._limit))
             and (_UNDERSCORE not in data or data.find(_TAG) < 0)
-            and type(object_id) is str
-            and type(method) is str
-            and type(args) is list
-            and type(kwargs) is dict
-        ):
-            return object_id, method, args, kwargs
-        if (size <= LARGE or not (plain(args) and plain(kwargs))) and has_tags(data):
+        ) and self._tagged(data, args, kwargs):
             args = self._types.recreate(args, self._limit, inner_first=True)
             kwargs = self._types.recreate(kwargs, self._limit, inner_first=True)
         if type(object_id) is str and type(method) is str and type(args) is list and type(kwargs) is dict:
             return object_id, method, args, kwargs
         return check_call("msgpack", object_id, method, args, kwargs)
+
+    def _tagged(self, data: Buffer, *values: Any) -> bool:
+        """Whether there are class tags in what was decoded, whose depth is looked at, too."""
+        size = len(data)
+        if size > LARGE:
+            # searching megabytes takes longer than looking at what came out
+            return not all(map(plain, values)) and has_tags(data)
+        if type(data) is not bytes:
+            data = bytes(data)
+        if size > self._limit and size - len(data.translate(None, _OPENERS)) > self._limit:
+            check_depth(values, self._limit + (len(values) == 1))  # (arguments lie in one container more)
+        return _UNDERSCORE in data and data.find(_TAG) >= 0
 
     def _refused(self, err: Exception) -> SerializeError:
         if isinstance(err, SerializeError):
@@ -135,10 +137,6 @@ class _MsgpackCodec:
         if isinstance(err, msgpack.StackError):
             return too_deep(self._limit)
         return failed("decode", "msgpack", err)
-
-    def _suspicious(self, data: Buffer) -> bool:
-        small = bytes(data)
-        return len(small) - len(small.translate(None, _OPENERS)) > self._limit
 
     def _default(self, obj: Any) -> Any:
         if type(obj) is int:
