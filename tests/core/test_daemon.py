@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import socket
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,20 @@ def test_nat_settings() -> None:
         assert daemon.natLocationStr == "outside:99"
         assert str(daemon.uriFor("x")) == "PYRO:x@outside:99"
         assert daemon.uriFor("x", nat=False).location == daemon.locationStr
+
+
+@pytest.mark.parametrize("loop", ["thread", "multiplex"])
+@pytest.mark.parametrize("where", [{"memory": True}, {"host": "127.0.0.1"}], ids=["memory", "tcp"])
+def test_a_daemon_that_nobody_closes_goes_before_its_kernel(loop: str, where: dict[str, Any]) -> None:
+    kernel = make_kernel(SERVERTYPE=loop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # its socket says that nobody has closed it
+        daemon = Daemon(kernel=kernel, **where)
+        thing = Thing()
+        daemon.register(thing)
+        gone = weakref.ref(daemon)
+        del daemon
+        gc.collect()
+    assert gone() is None
+    with Daemon(kernel=kernel, memory=True) as other:
+        assert other.register(thing, "again").object == "again"

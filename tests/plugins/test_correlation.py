@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import current_context, expose, oneway
+from pyroplug.api import Daemon, current_context, expose, oneway
 from pyroplug.core.wire import FLAG_CORR_ID, NO_CORRELATION
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served
@@ -148,3 +148,28 @@ def test_an_id_without_the_flag_is_ignored() -> None:
         assert peer.value(frame) != str(unwanted)
         frame = peer.call("thing", "nothing", correlation=unwanted.bytes)
         assert frame.corr_id == NO_CORRELATION
+
+
+@pytest.mark.feature("F237")
+def test_the_handshake_has_it(serve_some: Serve) -> None:
+    """As in Pyro5: wire.md 7.  Validators see the caller's, or one made now."""
+    seen: list[uuid.UUID | None] = []
+
+    class Noting(Daemon):
+        def validateHandshake(self, conn: Any, data: Any) -> Any:
+            seen.append(current_context.correlation_id)
+            return "hello"
+
+    served = serve_some(Thing(), daemon_class=Noting)
+    proxy = served.proxy()
+    mine = current_context.correlation_id = uuid.uuid4()
+    try:
+        proxy._pyroBind()
+        assert seen == [mine]
+        assert proxy.mine() == str(mine)
+    finally:
+        client_side.set(None)
+    proxy._pyroRelease()
+    proxy.nothing()
+    assert len(seen) == 2
+    assert seen[1] not in (mine, None)

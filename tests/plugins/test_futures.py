@@ -238,6 +238,7 @@ def test_connections_are_used_again_and_few_are_kept() -> None:
         assert proxy.echo.future(5).value == 5
 
 
+@pytest.mark.needs("correlation")
 def test_the_context_of_the_caller_goes_along(local: Served) -> None:
     import uuid
 

@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -56,6 +57,9 @@ class Leased:
 
     def fail(self) -> None:
         raise ValueError("no")
+
+    def items(self, count: int) -> Iterator[int]:
+        yield from range(count)
 
     def _gotReaped(self) -> None:
         self.reaped += 1
@@ -470,3 +474,18 @@ def test_registrations() -> None:
         assert other._pyroInvoke("leases", (), {}, objectId="Pyro.Daemon") == []
         for stub in stubs:
             stub._pyroRelease()
+
+
+@pytest.mark.feature("F059", "F241")
+def test_iterating_over_its_items_keeps_an_object(serve_some: Serve) -> None:
+    """Fetching items calls the daemon's own object; the one whose generator it is counts as used all the same."""
+    served = serve_some(ITER_STREAM_CHUNK=1)
+    _, clock = lease(served)
+    got = []
+    for item in served.proxy().items(5):
+        got.append(item)
+        clock.now += 9.9
+        assert not reap(served)
+    assert got == list(range(5))
+    clock.now += 10
+    assert reap(served)

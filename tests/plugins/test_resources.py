@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import Daemon, current_context, expose, oneway
+from pyroplug.api import ConnectionRefusedByPeer, Daemon, current_context, expose, oneway
 from pyroplug.plugins.resources import ResourceTracker
 from pyroplug.testing.kernels import PATIENCE, Serve, Served
 
@@ -218,3 +218,27 @@ def test_it_is_a_set_as_in_pyro() -> None:
     tracker.close()
     tracker.track(other)  # late: at once
     assert [log.get_nowait(), log.get_nowait(), log.empty()] == ["one", "other", True]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_validator_may_track_and_refuse(serve_at: Serve, refuses: bool) -> None:
+    thing = Thing()
+
+    class Choosy(Daemon):
+        def validateHandshake(self, conn: Any, data: Any) -> Any:
+            thing.get("of the handshake")
+            if refuses:
+                raise ValueError("no")
+            return "hello"
+
+    served = serve_at(thing, daemon_class=Choosy)
+    proxy = served.proxy()
+    if refuses:
+        with pytest.raises(ConnectionRefusedByPeer, match="no"):
+            proxy._pyroBind()
+    else:
+        proxy._pyroBind()
+        assert thing.closed.empty()
+        proxy._pyroRelease()
+    assert thing.closed.get(timeout=PATIENCE) == "of the handshake"
+    assert thing.closed.empty()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -141,11 +142,21 @@ def test_the_plugin_gives_everybody_the_same_network() -> None:
 
 def test_free_names() -> None:
     network = MemoryNetwork()
-    network.listen("anonymous-1")
+    taken = network.listen("anonymous-1")
     settings = settings_of(memory)
     transport = MemoryTransport(network)
-    locations = {getattr(transport.listen({"memory": True}, settings), "location", None) for _ in range(3)}
-    assert locations == {"./m:anonymous-2", "./m:anonymous-3", "./m:anonymous-4"}
+    listeners = [transport.listen({"memory": True}, settings) for _ in range(3)]
+    assert [getattr(each, "location", None) for each in (taken, *listeners)] == [
+        "./m:anonymous-1", "./m:anonymous-2", "./m:anonymous-3", "./m:anonymous-4",
+    ]  # fmt: skip
+
+
+def test_a_listener_that_is_dropped_gives_its_name_back() -> None:
+    network = MemoryNetwork()
+    for _ in range(2):
+        listener = network.listen("mine")
+        del listener
+        gc.collect()
 
 
 @pytest.mark.parametrize("name", [1, b"name", "two\nlines"])

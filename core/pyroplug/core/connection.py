@@ -209,6 +209,7 @@ class ServerConnection:
         self.objectId = ""  # Pyro's name: the id in the CONNECT message
         self.keep_open = given  # Pyro's name: the socket is the user's
         self._opened_once = False
+        self._endings: list[Callable[[], object]] = []
         self._end = threading.Lock()
         limits = self.plan.limits
         self.reader = FrameReader(limits.max_handshake_size, limits.max_annotations)
@@ -336,6 +337,10 @@ class ServerConnection:
         self.closing = True
         self.hang_up()
 
+    def at_end(self, function: Callable[[], object]) -> None:
+        """Have a function called when the session of this client is over, also if the client was refused."""
+        self._endings.append(function)
+
     def __repr__(self) -> str:
         return f"<ServerConnection from {self.peer}, {self.state.value}>"
 
@@ -352,6 +357,12 @@ class ServerConnection:
         if self._opened_once:
             self._opened_once = False
             self.endpoint.closed(self, error)
+        endings, self._endings = self._endings, []
+        for ending in endings:
+            try:
+                ending()
+            except Exception:  # plugin code
+                log.exception("%s: %r failed", self.peer, ending)
 
     def _opened(self) -> None:
         self.plan = self.endpoint.bind(self)
@@ -487,6 +498,8 @@ class ClientConnection:
         self.uri: URI | None = None
         """Where it leads; what had to be resolved is."""
         self.objectId = ""  # as on the server's side; a name that was resolved is the id of an object only now
+        self.correlation = NO_CORRELATION
+        """What the handshake carries as its correlation id; plugins may set it in ``pyro_hello``."""
         self.owner: Callable[[], Any] = _nobody
         """A weak reference to the proxy, for plugins that make further calls."""
         self.timeout: float | None = None
@@ -539,7 +552,8 @@ class ClientConnection:
         offered = self.plan.extensions
         if offered:
             annotations = {**annotations, EXTENSIONS: ",".join(sorted(offered)).encode()}
-        self._send(encode(CONNECT, self.serializer_id, 0, seq, payload, annotations))
+        flags = 0 if self.correlation is NO_CORRELATION else FLAG_CORR_ID
+        self._send(encode(CONNECT, self.serializer_id, flags, seq, payload, annotations, self.correlation))
         frame = self._receive()
         if frame.type == CONNECTFAIL:
             reason = self._reason(frame)

@@ -68,6 +68,8 @@ class Daemon:
     ) -> None:
         self.kernel = kernel or default_kernel()
         settings = self.kernel.settings
+        if getattr(self.annotations, "__func__", None) is not Daemon.annotations:
+            self.kernel.require("annotations")  # nobody else would ever ask for them
         self.stash = Stash()
         self.interface = interface
         self._registry = Registry()

@@ -6,6 +6,7 @@ The object itself is not changed.  An object that is not registered (any more) t
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 from pyroplug.core.daemon import Daemon
@@ -27,7 +28,7 @@ class Exporters:
     """The daemons of one kernel whose objects may travel; replaced, never changed, so that reading takes no lock."""
 
     def __init__(self) -> None:
-        self.daemons: tuple[Daemon, ...] = ()
+        self.daemons: tuple[weakref.ref[Daemon], ...] = ()
         self.lock = threading.Lock()
 
 
@@ -53,7 +54,8 @@ def pyro_system_objects(daemon: Any) -> None:
     """Remember the daemon (it has no system object of ours)."""
     exporters = daemon.kernel.stash[_EXPORTERS]
     with exporters.lock:
-        exporters.daemons += (daemon,)
+        # weakly: one that nobody closes shall not live as long as the kernel
+        exporters.daemons = (*(other for other in exporters.daemons if other() is not None), weakref.ref(daemon))
 
 
 @hookimpl
@@ -61,7 +63,7 @@ def pyro_daemon_closed(daemon: Any) -> None:
     """Forget the daemon."""
     exporters = daemon.kernel.stash[_EXPORTERS]
     with exporters.lock:
-        exporters.daemons = tuple(other for other in exporters.daemons if other is not daemon)
+        exporters.daemons = tuple(other for other in exporters.daemons if other() not in (daemon, None))
 
 
 @hookimpl
@@ -70,7 +72,10 @@ def pyro_describe(cls: type, members: Members, kernel: Kernel) -> None:
 
     def replace(obj: Any) -> Any:
         if kernel.settings.AUTOPROXY:
-            for daemon in kernel.stash[_EXPORTERS].daemons:
+            for reference in kernel.stash[_EXPORTERS].daemons:
+                daemon = reference()
+                if daemon is None:
+                    continue
                 object_id = daemon._registry.id_of(obj)
                 entry = daemon._registry.objects.get(object_id) if object_id is not None else None
                 if entry is not None:

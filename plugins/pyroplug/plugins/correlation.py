@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyroplug.core.call import Call, current_call
+from pyroplug.core.connection import ClientConnection
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
@@ -20,7 +21,7 @@ __all__ = ["PLUGIN"]
 PLUGIN = PluginInfo("correlation", "ids that tie calls with one cause together", requires=("callcontext",))
 
 
-def _attach(call: Call) -> None:
+def _attach(call: Call | ClientConnection) -> None:
     served = current_call.get()
     # in a served call there is always one: the caller's, or one that is made now
     wanted = current_context.correlation_id if served is not None or client_side.get() is not None else None
@@ -29,6 +30,12 @@ def _attach(call: Call) -> None:
 
 
 _STEPS = Steps(before_send=_attach, probe=client_side.get)
+
+
+@hookimpl
+def pyro_hello(connection: ClientConnection) -> None:
+    """The handshake has it too."""
+    _attach(connection)
 
 
 @hookimpl

@@ -98,9 +98,12 @@ def _close(resource: Any) -> None:
 
 def tracker_of(connection: ServerConnection) -> ResourceTracker:
     """The tracker of a connection; made if there is none yet."""
-    tracker = connection.stash.setdefault(TRACKER, ResourceTracker())
+    mine = ResourceTracker()
+    tracker = connection.stash.setdefault(TRACKER, mine)
     assert isinstance(tracker, ResourceTracker)
-    connection.tracked_resources = tracker  # type: ignore[attr-defined]
+    if tracker is mine:
+        connection.tracked_resources = tracker  # type: ignore[attr-defined]
+        connection.at_end(tracker.close)  # also when it was made in a handshake that is refused
     return tracker
 
 
@@ -114,9 +117,3 @@ def pyro_configure(kernel: Kernel) -> None:
 def pyro_opened(connection: ServerConnection) -> None:
     """Give the connection a tracker, also as ``connection.tracked_resources`` (Pyro's name)."""
     tracker_of(connection)
-
-
-@hookimpl
-def pyro_closed(connection: ServerConnection) -> None:
-    """Close what its calls have acquired."""
-    tracker_of(connection).close()

@@ -15,6 +15,7 @@ import functools
 import itertools
 import socket
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -331,7 +332,8 @@ class MemoryNetwork:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._listeners: dict[str, MemoryListener] = {}
+        # weakly: a daemon that nobody closes is not to stay for its name
+        self._listeners: weakref.WeakValueDictionary[str, MemoryListener] = weakref.WeakValueDictionary()
         self._numbers = itertools.count(1)
 
     def listen(self, name: str | None = None) -> MemoryListener:

@@ -176,7 +176,7 @@ class StreamMethods:
         :raises PyroError: there is no such stream (any more)
         """
         call = _served()
-        stream = self._streams.get(streamId, call.connection.stash[SESSION])
+        stream = self._wanted(call, streamId)
         try:
             return stream.next_item()
         except StopIteration as exc:
@@ -193,7 +193,7 @@ class StreamMethods:
         """
         call = _served()
         streams = self._streams
-        stream = streams.get(streamId, call.connection.stash[SESSION])
+        stream = self._wanted(call, streamId)
         count = max(1, min(int(max_items), streams._settings.ITER_STREAM_CHUNK))
         seconds = min(max(0.0, float(max_time)), CHUNK_TIME)
         try:
@@ -207,6 +207,13 @@ class StreamMethods:
     def close_stream(self, streamId: str) -> None:
         """Forget a stream."""
         self._streams.drop(streamId)
+
+    def _wanted(self, call: Call, stream_id: str) -> Stream:
+        stream = self._streams.get(stream_id, call.connection.stash[SESSION])
+        source = call.connection.objects.get(stream.source)
+        if source is not None:
+            source.touch()  # whoever iterates uses the object: its lease begins anew
+        return stream
 
 
 def _served() -> Call:
@@ -224,6 +231,7 @@ def open_stream(call: Call, result: Iterator[Any]) -> Any:
     streams: Streams = connection.endpoint.daemon.stash[STREAMS]
     if connection.settings.ITER_STREAMING:
         stream = streams.open(connection.stash[SESSION], result)
+        stream.source = call.object_id
         call.stash[_OPENED] = stream
         call.annotate(STREAM_ID, stream.id.encode("ascii"))
     call.reply_flags |= FLAG_EXCEPTION | FLAG_ITEMSTREAM

@@ -51,6 +51,8 @@ class Stream:
     def __init__(self, iterator: Iterator[Any], now: float) -> None:
         digits = os.urandom(16).hex()  # written as Pyro5 does, which takes them from uuid
         self.id = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        self.source = ""
+        """The id of the object whose method made the iterator."""
         self.session: Session | None = None
         self.created = now
         self.lingers_until: float | None = None
