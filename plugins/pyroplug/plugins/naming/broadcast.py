@@ -104,6 +104,8 @@ class Broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             asker = _Asker(sock, search, key, search.port or settings.NS_BCPORT)
             for _ in range(ROUNDS):
+                if time.monotonic() >= search.deadline:
+                    break
                 asker.ask()
                 found = asker.listen(first=settings.NS_DISCOVERY == "first")
                 if found:
@@ -125,7 +127,6 @@ class _Asker:
 
     def ask(self) -> None:
         """Send the question everywhere."""
-        self._search.left()
         self._unsent.clear()
         for address in self._addresses:
             try:
@@ -138,7 +139,7 @@ class _Asker:
     def listen(self, *, first: bool) -> list[URI]:
         """The answers that come now."""
         found: list[URI] = []
-        end = time.monotonic() + min(PATIENCE, self._search.left())
+        end = min(time.monotonic() + PATIENCE, self._search.deadline)
         while (left := end - time.monotonic()) > 0:
             self._sock.settimeout(left)
             try:

@@ -89,6 +89,10 @@ class NameServerDaemon(Daemon):
         """Make it findable, in whatever ways the plugins and settings say: URI file, DNS-SD."""
         self._start(naming_of(self.kernel).announcers)
 
+    def __enter__(self) -> NameServerDaemon:
+        super().__enter__()
+        return self
+
     def close(self) -> None:
         super().close()
         self._beside.close()
