@@ -316,27 +316,25 @@ def test_without_its_plugin() -> None:
 @pytest.mark.interop
 @pytest.mark.feature("F181")
 def test_pyro5_finds_ours_and_ours_finds_pyro5(ns: RunningNameServer, new_kernel: MakeKernel) -> None:
-    import Pyro5
-    from Pyro5.core import locate_ns as pyro_locate_ns
-    from Pyro5.nameserver import BroadcastServer as PyroBroadcastServer
+    import Pyro5.core
+    import Pyro5.nameserver
 
-    old = Pyro5.config.NS_HOST, Pyro5.config.NS_BCPORT, Pyro5.config.BROADCAST_ADDRS
+    config: Any = Pyro5.config
     with answering(ns.uri) as responder:
-        Pyro5.config.NS_HOST, Pyro5.config.BROADCAST_ADDRS = "not.here.invalid", ["127.0.0.1"]
-        Pyro5.config.NS_BCPORT = responder.getPort()
+        config.NS_HOST, config.NS_BCPORT, config.BROADCAST_ADDRS = "nowhere.invalid", responder.getPort(), ["127.0.0.1"]
         try:
-            with pyro_locate_ns() as found:
+            with Pyro5.core.locate_ns() as found:
                 assert str(found.lookup("Pyro.NameServer")) == str(ns.uri)
-            pyros = PyroBroadcastServer(Pyro5.core.URI(str(ns.uri)), "127.0.0.1", 0)
-            try:
-                thread = pyros.runInThread()
-                with locate_ns(kernel=asking(new_kernel, pyros.getPort())) as ours:
-                    assert ours._pyroUri == ns.uri
-            finally:
-                pyros.close()
-                thread.join(PATIENCE)
         finally:
-            Pyro5.config.NS_HOST, Pyro5.config.NS_BCPORT, Pyro5.config.BROADCAST_ADDRS = old
+            config.reset()
+    pyros = Pyro5.nameserver.BroadcastServer(Pyro5.core.URI(str(ns.uri)), "127.0.0.1", 0)
+    thread = pyros.runInThread()
+    try:
+        with locate_ns(kernel=asking(new_kernel, pyros.getPort())) as ours:
+            assert ours._pyroUri == ns.uri
+    finally:
+        pyros.close()
+        thread.join(PATIENCE)
 
 
 def test_the_log_is_quiet_when_all_is_well(ns: RunningNameServer, new_kernel: MakeKernel, caplog: Any) -> None:

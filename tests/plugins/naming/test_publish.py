@@ -310,6 +310,7 @@ def test_with_a_name_server_of_pyro5(new_kernel: MakeKernel) -> None:
     from Pyro5.nameserver import start_ns
 
     pyro_uri, pyro, _ = start_ns("127.0.0.1", 0, enableBroadcast=False)
+    names: Any = pyro.nameserver
     thread = threading.Thread(target=pyro.requestLoop)
     thread.start()
     try:
@@ -321,12 +322,12 @@ def test_with_a_name_server_of_pyro5(new_kernel: MakeKernel) -> None:
             assert kernel.resolve("PYROMETA:tag") == uri
             with pytest.raises(NamingError, match="unknown name"):
                 kernel.resolve("PYRONAME:nobody")
-            pyro.nameserver.remove("thing")
-            until(lambda: "thing" in pyro.nameserver.list(), "registering again")
-            pyro.nameserver.register("thing", "PYRO:other@localhost:5")
+            names.remove("thing")
+            until(lambda: "thing" in names.list(), "registering again")
+            names.register("thing", "PYRO:other@localhost:5")
             time.sleep(0.5)
-            assert pyro.nameserver.list()["thing"] == "PYRO:other@localhost:5"
-        assert set(pyro.nameserver.list()) == {"Pyro.NameServer", "stays", "thing"}
+            assert names.list()["thing"] == "PYRO:other@localhost:5"
+        assert set(names.list()) == {"Pyro.NameServer", "stays", "thing"}
         kernel.close()
     finally:
         pyro.shutdown()

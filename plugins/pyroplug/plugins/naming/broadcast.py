@@ -301,13 +301,15 @@ class BroadcastServer:
     def close(self) -> None:
         """Stop answering."""
         self.running = False
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        except OSError:
-            pass  # says that it was not connected, and does it all the same
-        if self._thread not in (None, threading.current_thread()):
-            assert self._thread is not None
-            self._thread.join()
+        thread, self._thread = self._thread, None
+        if thread not in (None, threading.current_thread()):
+            assert thread is not None
+            host, port = self.sock.getsockname()[:2]
+            try:  # wake it; not every system does so when the socket is shut down
+                self.sock.sendto(b"", ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port))
+            except OSError:
+                pass  # it wakes up by itself, a little later
+            thread.join()
         self.sock.close()
 
     def __enter__(self) -> BroadcastServer:
