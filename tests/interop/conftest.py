@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ def spawn(script: str, *args: str, pass_fds: tuple[int, ...] = ()) -> subprocess
 
 
 @contextmanager
-def _serving(*args: str) -> Iterator[dict[str, str]]:
-    process = spawn("pyro5_server.py", *args)
+def serving(script: str, *args: str) -> Iterator[Any]:
+    """Run a peer script that serves until its stdin ends; what it says first, decoded."""
+    process = spawn(script, *args)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -56,7 +57,7 @@ def _serving(*args: str) -> Iterator[dict[str, str]]:
 def pyro5(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Pyro5 server process: the URI of its object ``demo`` by transport; once for each of its server types."""
     path = tmp_path_factory.mktemp("u") / "s"
-    with _serving(str(request.param), str(path)) as uris:
+    with serving("pyro5_server.py", str(request.param), str(path)) as uris:
         yield uris
 
 
@@ -76,6 +77,12 @@ def peer() -> Callable[..., Any]:
         return json.loads(output)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def pyro5_serving() -> Callable[..., AbstractContextManager[Any]]:
+    """Run a peer script that serves."""
+    return serving
 
 
 @pytest.fixture(scope="session")

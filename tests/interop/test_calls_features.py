@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 from pyroplug.api import BatchProxy, Proxy, SerializedBlob, asyncproxy, expose, idempotent
 from pyroplug.core.kernel import Kernel
 from pyroplug.testing.kernels import Served, make_kernel
-from testkit.timeouts import scaled
 
 pytestmark = pytest.mark.interop
 
@@ -62,23 +59,10 @@ def own() -> Iterator[Kernel]:
 
 
 @pytest.fixture(scope="module")
-def pyro5_objects(spawned: Callable[..., subprocess.Popen[str]]) -> Iterator[dict[str, str]]:
+def pyro5_objects(pyro5_serving: Callable[..., Any]) -> Iterator[dict[str, str]]:
     """The URIs of the objects of the Pyro5 server."""
-    process = spawned("feature_server.py")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line, "the Pyro5 server did not start; see its stderr"
-        yield json.loads(line)
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        try:
-            process.wait(scaled(5))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with pyro5_serving("feature_server.py") as uris:
+        yield uris
 
 
 def proxy(uri: str, kernel: Kernel, serializer: str) -> Proxy:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from pyroplug.api import ProtocolError, Proxy, PyroError, RemoteIterator, curren
 from pyroplug.core.kernel import Kernel
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Served, make_kernel
-from testkit.timeouts import scaled
 
 pytestmark = [pytest.mark.interop, pytest.mark.feature("F241")]
 
@@ -102,28 +100,9 @@ def kernel() -> Iterator[Kernel]:
 
 # ============================================================================= our client
 @pytest.fixture(scope="module")
-def pyro5_at(spawned: Callable[..., subprocess.Popen[str]]) -> Callable[..., Any]:
+def pyro5_at(pyro5_serving: Callable[..., Any]) -> Callable[..., Any]:
     """Start a Pyro5 server with settings; its URI."""
-
-    @contextmanager
-    def start(*args: str) -> Iterator[str]:
-        process = spawned("stream_server.py", *args)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            assert line, "the Pyro5 server did not start; see its stderr"
-            yield json.loads(line)
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            try:
-                process.wait(scaled(5))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    return start
+    return functools.partial(pyro5_serving, "stream_server.py")
 
 
 @pytest.fixture(scope="module", params=LOOPS)

@@ -11,10 +11,9 @@ import pytest
 
 from pyroplug.api import Daemon, PluginError, ProtocolError, Proxy, current_context, expose, oneway
 from pyroplug.core.wire import RESULT
-from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 
-pytestmark = [pytest.mark.needs("annotations"), pytest.mark.feature("F235")]
+pytestmark = [pytest.mark.usefixtures("clean_context"), pytest.mark.needs("annotations"), pytest.mark.feature("F235")]
 
 
 @expose
@@ -56,13 +55,6 @@ class Thing:
         for number in range(3):
             current_context.response_annotations = {"DATA": bytes([number]) * 3}
             yield number
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Any:
-    client_side.set(None)  # what tests of other modules have said in this thread
-    yield
-    client_side.set(None)
 
 
 def test_both_ways(serve: Serve) -> None:

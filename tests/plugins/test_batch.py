@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from pyroplug.core.errors import (
     SerializeError,
 )
 from pyroplug.core.wire import FLAG_BATCH, FLAG_EXCEPTION, FLAG_ONEWAY, Frame
-from pyroplug.testing.kernels import LOOPS, PATIENCE, TRANSPORTS, Served, has_ipv6
+from pyroplug.testing.kernels import PATIENCE, Serve, Served
 
 pytestmark = pytest.mark.needs("batch")
 
@@ -77,14 +76,9 @@ class Thing:
         return len(self.seen)
 
 
-@pytest.fixture(params=[f"{transport}-{loop}" for transport in TRANSPORTS for loop in LOOPS])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    transport, _, loop = request.param.partition("-")
-    if transport == "tcp6" and not has_ipv6():
-        pytest.skip("this machine has no ::1")
-    with Served(transport, loop, folder=tmp_path) as served:
-        served.publish(Thing())
-        yield served
+@pytest.fixture
+def served(serve_everywhere: Serve) -> Served:
+    return serve_everywhere(Thing())
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import marshal
 import pickle
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from pyroplug.api import BatchProxy, Proxy, SerializedBlob, current_context, exp
 from pyroplug.core.errors import MessageTooLargeError, RemoteProtocolError, SecurityError, SerializeError
 from pyroplug.core.wire import FLAG_BATCH, FLAG_EXCEPTION, FLAG_KEEPSERIALIZED
 from pyroplug.plugins.blob import Kept, read_marshal, write_marshal
-from pyroplug.testing.kernels import LOOPS, PATIENCE, TRANSPORTS, Served, has_ipv6, make_kernel
+from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 
 pytestmark = pytest.mark.needs("blob")
 
@@ -90,14 +89,9 @@ class Dispatcher:
         return self._target.process(blob)
 
 
-@pytest.fixture(params=[f"{transport}-{loop}" for transport in TRANSPORTS for loop in LOOPS])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    transport, _, loop = request.param.partition("-")
-    if transport == "tcp6" and not has_ipv6():
-        pytest.skip("this machine has no ::1")
-    with Served(transport, loop, folder=tmp_path) as served:
-        served.publish(Worker())
-        yield served
+@pytest.fixture
+def served(serve_everywhere: Serve) -> Served:
+    return serve_everywhere(Worker())
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pyroplug.core.wire import FLAG_ONEWAY
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 
-pytestmark = [pytest.mark.needs("callcontext"), pytest.mark.feature("F231")]
+pytestmark = [pytest.mark.usefixtures("clean_context"), pytest.mark.needs("callcontext"), pytest.mark.feature("F231")]
 
 
 @expose
@@ -86,13 +86,6 @@ class Thing:
 
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(work).result(PATIENCE)
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Any:
-    client_side.set(None)  # what tests of other modules have said in this thread
-    yield
-    client_side.set(None)
 
 
 def test_outside_of_calls() -> None:

@@ -14,7 +14,7 @@ from pyroplug.core.wire import FLAG_CORR_ID, NO_CORRELATION
 from pyroplug.plugins.callcontext import client_side
 from pyroplug.testing.kernels import PATIENCE, Serve, Served
 
-pytestmark = [pytest.mark.needs("correlation"), pytest.mark.feature("F236")]
+pytestmark = [pytest.mark.usefixtures("clean_context"), pytest.mark.needs("correlation"), pytest.mark.feature("F236")]
 
 
 @expose
@@ -48,13 +48,6 @@ class Thing:
 
     def nothing(self) -> None:
         """Does not look at it."""
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Any:
-    client_side.set(None)  # what tests of other modules have said in this thread
-    yield
-    client_side.set(None)
 
 
 def test_the_method_sees_the_callers(serve: Serve) -> None:

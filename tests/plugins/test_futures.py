@@ -11,7 +11,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +29,7 @@ from pyroplug.api import (
 )
 from pyroplug.core.errors import CommunicationError, PluginError, SerializeError
 from pyroplug.plugins.futures import IDLE_CONNECTIONS, FutureCancelled
-from pyroplug.testing.kernels import LOOPS, PATIENCE, TRANSPORTS, Served, has_ipv6, make_kernel
+from pyroplug.testing.kernels import PATIENCE, Serve, Served, make_kernel
 
 pytestmark = pytest.mark.needs("futures")
 
@@ -78,14 +77,9 @@ class Thing:
         self._value = new
 
 
-@pytest.fixture(params=[f"{transport}-{loop}" for transport in TRANSPORTS for loop in LOOPS])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    transport, _, loop = request.param.partition("-")
-    if transport == "tcp6" and not has_ipv6():
-        pytest.skip("this machine has no ::1")
-    with Served(transport, loop, folder=tmp_path) as served:
-        served.publish(Thing())
-        yield served
+@pytest.fixture
+def served(serve_everywhere: Serve) -> Served:
+    return serve_everywhere(Thing())
 
 
 @pytest.fixture
