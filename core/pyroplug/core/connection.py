@@ -20,6 +20,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from .call import Call, current_call
@@ -191,6 +192,11 @@ class ServerConnection:
     """
 
     side = "server"
+    in_flight: Mapping[int, Request] = MappingProxyType({})
+    """By number, the calls that are queued, run in another thread, or are to be answered later; those of connections
+    whose calls may overlap only.  What is taken out of it (with ``pop``) gets no reply."""
+    broken = False
+    """What came is no valid message: nobody is to be waited for."""
 
     def __init__(self, endpoint: Endpoint, stream: Stream, *, given: bool = False) -> None:
         self.endpoint = endpoint
@@ -203,6 +209,8 @@ class ServerConnection:
         self.extensions: frozenset[str] = frozenset()
         """The protocol extensions that both sides have."""
         self.closing = False
+        self.carrier: Any = None
+        """What the server loop knows this connection by."""
         self.hang_up: Callable[[], None] = stream.close
         """How to close the stream from any thread; the server loop puts its own way here."""
         self.state = State.NEW
@@ -246,6 +254,7 @@ class ServerConnection:
                 # a socket of the user's is never closed; another proxy goes on with it
                 self._release(None)
                 self._heads = {}
+                self.in_flight = {}
                 self.stash = Stash()
                 self.plan = self.endpoint.base_plan
                 self.state = State.HELLO
@@ -281,6 +290,18 @@ class ServerConnection:
         ):
             return None
         return Request(self, self.plan, serializer_id, 0, seq, buffer[HEADER_SIZE:count].tobytes())
+
+    def begin(self, request: Request) -> None:
+        """A call is in flight now, while others of this connection go on; by one thread at a time."""
+        if not isinstance(self.in_flight, dict):
+            self.in_flight = {}
+        self.in_flight[request.seq] = request
+
+    def end(self, request: Request) -> bool:
+        """A call in flight has ended; whether it is to be answered.  By one thread at a time."""
+        if not isinstance(self.in_flight, dict) or self.in_flight.get(request.seq) is not request:
+            return False  # somebody else has answered it, or the client used its number again, or said goodbye
+        return self.in_flight.pop(request.seq, None) is request
 
     def expired(self) -> QuickTask:
         """The handshake took too long: what to do about it."""
@@ -346,7 +367,7 @@ class ServerConnection:
 
     # ----------------------------------------------------------------- inside
     def _refuse(self, error: PyroError) -> _Refusal:
-        self.closing = True
+        self.closing = self.broken = True
         in_handshake = self.state in (State.NEW, State.HELLO)
         log.warning("%s: %s%s", self.peer, "handshake refused: " if in_handshake else "", error)
         # after the handshake Pyro closes without a word: an old client would take it for a reply

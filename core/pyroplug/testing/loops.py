@@ -22,7 +22,7 @@ import contextlib
 import selectors
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -73,7 +73,13 @@ class Promises:
     """A plugin that answers calls later whose result is a :class:`Promise`."""
 
     PLUGIN = PluginInfo("promises", "calls are answered when the test says so")
-    steps = Steps(results=[(Promise, lambda call, promise: promise.take(call))])
+
+    def __init__(self, overlapping: int) -> None:
+        """So many calls of any client may be in flight together, whatever it has agreed to."""
+        self.steps = Steps(
+            results=[(Promise, lambda call, promise: promise.take(call))],
+            overlapping=overlapping,
+        )
 
     @hookimpl
     def pyro_bind(self, connection: Any) -> Steps | None:
@@ -156,7 +162,14 @@ class ServerLoopConformance:
         wanted = self.name or factories[0].names[0]
         return next(factory for factory in factories if wanted in factory.names)
 
-    def serve(self, transport: str, start: bool = True, daemon_class: type[Daemon] = Daemon, **settings: Any) -> Served:
+    def serve(
+        self,
+        transport: str,
+        start: bool = True,
+        daemon_class: type[Daemon] = Daemon,
+        overlapping: int = 0,
+        **settings: Any,
+    ) -> Served:
         """A daemon with a :class:`Workpiece`; closed after the test."""
         self.recorder = Recorder()
         self.piece = Workpiece()
@@ -164,7 +177,7 @@ class ServerLoopConformance:
             transport,
             self.name or self.factory().names[0],
             settings={**self.settings, **settings},
-            extra_plugins=[self.plugin, self.recorder, Promises()],
+            extra_plugins=[self.plugin, self.recorder, Promises(overlapping)],
             daemon_class=daemon_class,
             start=start,
         )
@@ -370,6 +383,142 @@ class ServerLoopConformance:
         request.finish("done")
         ending.result(PATIENCE)
         assert call.result(PATIENCE) == "done"
+
+    # ----------------------------------------------------------------------- many calls of one client in flight
+    def overlapping_peer(self, transport: str, limit: int = 100, **settings: Any) -> tuple[Served, WirePeer]:
+        """A daemon, and a client whose calls may overlap."""
+        served = self.serve(transport, overlapping=limit, **settings)
+        peer = served.peer()
+        peer.hello()
+        return served, peer
+
+    def send_calls(self, peer: WirePeer, method: str, values: Iterable[Any]) -> dict[int, Any]:
+        """Call with each of the values, all at once; the values by number."""
+        sent = {}
+        messages = []
+        for value in values:
+            messages.append(peer.call_message("thing", method, value))
+            sent[peer.seq] = value
+        peer.send(b"".join(messages))
+        return sent
+
+    def replies(self, peer: WirePeer, count: int) -> dict[int, Any]:
+        """So many replies, by number."""
+        return {frame.seq: peer.value(frame) for frame in (peer.message() for _ in range(count))}
+
+    def test_calls_of_one_client_run_at_the_same_time_or_in_order(self, transport: str) -> None:
+        _, peer = self.overlapping_peer(transport)
+        sent = self.send_calls(peer, "wait", range(12))
+        for _ in range(12 if self.concurrent else 1):
+            assert self.piece.entered.acquire(timeout=PATIENCE)
+        if self.concurrent:
+            assert peer.value(peer.call("thing", "echo", "quick")) == "quick"  # it passes the others
+        else:
+            assert not self.piece.entered.acquire(timeout=_MOMENT)
+        self.piece.gate.set()
+        frames = [peer.message() for _ in range(12)]
+        assert {frame.seq: peer.value(frame) for frame in frames} == sent
+        if not self.concurrent:
+            assert [frame.seq for frame in frames] == sorted(sent)
+        assert peer.value(peer.call("thing", "echo", "again")) == "again"
+
+    def test_replies_that_come_later_come_in_any_order(self, transport: str) -> None:
+        """Under every loop: nothing of them runs."""
+        _, peer = self.overlapping_peer(transport)
+        self.send_calls(peer, "promise", "abc")
+        requests = [self.piece.promises[name].settled() for name in "abc"]
+        assert peer.value(peer.call("thing", "echo", "meanwhile")) == "meanwhile"
+        for request in reversed(requests):
+            in_thread(request.finish, request.seq).result(PATIENCE)
+            frame = peer.message()
+            assert (frame.seq, peer.value(frame)) == (request.seq, request.seq)
+        assert peer.value(peer.call("thing", "echo", "again")) == "again"
+
+    def test_what_is_in_flight_is_known_and_can_be_dropped(self, transport: str) -> None:
+        _, peer = self.overlapping_peer(transport)
+        (opened,) = self.recorder.arguments("pyro_opened")
+        connection = opened["connection"]
+        self.send_calls(peer, "promise", "ab")
+        first, second = (self.piece.promises[name].settled() for name in "ab")
+        assert peer.value(peer.call("thing", "echo", 1)) == 1
+        assert connection.in_flight == {1: first, 2: second}
+        del connection.in_flight[1]
+        first.finish("for nobody")
+        second.finish("for the client")
+        frame = peer.message()
+        assert (frame.seq, peer.value(frame)) == (2, "for the client")
+        assert peer.value(peer.call("thing", "echo", 2)) == 2
+        assert not connection.in_flight
+
+    def test_a_client_with_too_much_in_flight_is_not_read(self, transport: str) -> None:
+        served, peer = self.overlapping_peer(transport, limit=3)
+        names = [str(number) for number in range(10)]
+        self.send_calls(peer, "promise", names)
+        for number, name in enumerate(names):
+            request = self.piece.promises[name].settled()
+            in_advance = [later for later in names[number + 3 :] if self.piece.promises[later].request is not None]
+            assert in_advance == []
+            assert request.finish(name)
+            assert peer.value(peer.message()) == name
+            self.still_serves(served)
+        assert peer.value(peer.call("thing", "echo", "again")) == "again"
+
+    def test_a_client_that_reads_none_of_its_replies(self, transport: str) -> None:
+        """It is not read any more when what waits for it is as large as a message may be."""
+        served, lazy = self.overlapping_peer(transport, MAX_MESSAGE_SIZE=4_000_000)
+        sent = self.send_calls(lazy, "make", [3_000_000] * 8)
+        for _ in range(3):
+            self.still_serves(served)
+        assert {number: len(value) for number, value in self.replies(lazy, 8).items()} == sent
+        assert lazy.value(lazy.call("thing", "echo", "again")) == "again"
+
+    def test_a_client_goes_while_several_of_its_calls_are_in_flight(self, transport: str) -> None:
+        served, peer = self.overlapping_peer(transport)
+        self.send_calls(peer, "promise", "ab")
+        requests = [self.piece.promises[name].settled() for name in "ab"]
+        self.send_calls(peer, "wait", range(3))
+        assert self.piece.entered.acquire(timeout=PATIENCE)
+        peer.close()
+        for request in requests:
+            request.finish("for nobody")
+        self.piece.gate.set()
+        assert self.recorder.wait_for("pyro_closed")
+        self.still_serves(served)
+        assert self.recorder.wait_for("pyro_closed", 2)
+        assert self.closed_connections() == 2
+
+    def test_garbage_ends_what_is_in_flight(self, transport: str) -> None:
+        served, peer = self.overlapping_peer(transport)
+        self.send_calls(peer, "promise", "a")
+        request = self.piece.promises["a"].settled()
+        peer.send(b"\xff" * 100)
+        assert peer.ended()
+        request.finish("for nobody")
+        self.still_serves(served)
+
+    def test_hanging_up_waits_for_what_is_in_flight(self, transport: str) -> None:
+        _, peer = self.overlapping_peer(transport)
+        (opened,) = self.recorder.arguments("pyro_opened")
+        self.send_calls(peer, "promise", "ab")
+        first, second = (self.piece.promises[name].settled() for name in "ab")
+        opened["connection"].close()
+        first.finish(1)
+        second.finish(2)
+        assert self.replies(peer, 2) == {1: 1, 2: 2}
+        assert peer.ended()
+
+    def test_shutdown_waits_for_all_that_is_in_flight(self, transport: str) -> None:
+        served, peer = self.overlapping_peer(transport)
+        self.send_calls(peer, "promise", "ab")
+        first, second = (self.piece.promises[name].settled() for name in "ab")
+        ending = in_thread(served.daemon.shutdown)
+        first.finish("a")
+        assert self.replies(peer, 1) == {1: "a"}
+        assert not ending.done()
+        second.finish("b")
+        assert self.replies(peer, 1) == {2: "b"}
+        ending.result(PATIENCE)
+        assert peer.ended()
 
     # ----------------------------------------------------------------------- deadlines
     def test_a_handshake_that_is_not_finished_in_time_is_refused(self, transport: str) -> None:

@@ -15,14 +15,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from pyroplug.core.call import current_call
 from pyroplug.core.connection import ServerConnection, State, Task
+from pyroplug.core.dispatch import Request
 from pyroplug.core.errors import CommunicationError
 from pyroplug.core.interfaces import Acceptor, Listener, Stream
 from pyroplug.core.settings import Settings
-from pyroplug.core.wire import CONNECTFAIL, MARSHAL_ID, Message, encode, marshalled_text
+from pyroplug.core.wire import CONNECTFAIL, FLAG_ONEWAY, MARSHAL_ID, Message, encode, marshalled_text
 
 __all__ = ["BaseLoop", "Link", "Poller", "Source"]
 
@@ -73,7 +74,7 @@ class ForeignSource(Source):
 class Link(Source):
     """One client: its stream, its connection, and what could not be sent yet."""
 
-    __slots__ = ("active", "busy", "connection", "idle_since", "later", "out", "parked", "stream")
+    __slots__ = ("active", "busy", "connection", "idle_since", "later", "out", "parked", "shared", "stream")
 
     def __init__(self, stream: Stream, connection: ServerConnection) -> None:
         super().__init__(stream.fileno())
@@ -83,8 +84,33 @@ class Link(Source):
         self.busy = False
         self.later = False  # what makes it busy runs in no thread of ours
         self.parked = False
+        self.shared: Shared | None = None
         self.active = True
         self.idle_since = 0.0
+
+
+class Shared:
+    """What a link has while calls of it are in flight that the turning thread does not wait for.
+
+    Only the owner of the link (who may receive) makes it and takes it away; the rest is done with the lock held.
+    """
+
+    __slots__ = ("elsewhere", "held", "interest", "lock", "open")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # for all that is sent, and for closing
+        self.open = 0  # calls in flight
+        self.elsewhere = 0  # those of them that have or need a thread
+        self.held = False  # not read, because too much is in flight
+        self.interest = READ
+
+
+def overlaps(task: Task) -> TypeGuard[Request]:
+    """Whether other calls of the same client may be made before this one is answered.
+
+    Not before a oneway call has been run: its client goes on at once, and nobody else knows what came first.
+    """
+    return type(task) is Request and bool(task.plan.overlapping) and not task.flags & FLAG_ONEWAY
 
 
 class EpollPoller:
@@ -193,13 +219,13 @@ Poller = EpollPoller if hasattr(select, "epoll") else SelectorPoller
 class _Waker(Source):
     """Ends a poll from another thread or a signal handler."""
 
-    __slots__ = ("_read", "_write")
+    __slots__ = ("_write", "sock")
 
     def __init__(self) -> None:
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
+        self.sock, self._write = socket.socketpair()
+        self.sock.setblocking(False)
         self._write.setblocking(False)
-        super().__init__(self._read.fileno())
+        super().__init__(self.sock.fileno())
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody is there to wake
@@ -207,10 +233,10 @@ class _Waker(Source):
 
     def drain(self) -> None:
         with contextlib.suppress(OSError):
-            self._read.recv(4096)
+            self.sock.recv(4096)
 
     def close(self) -> None:
-        self._read.close()
+        self.sock.close()
         self._write.close()
 
 
@@ -258,7 +284,12 @@ class BaseLoop:
     def sockets(self) -> list[Any]:
         """What a foreign event loop must watch for reading."""
         sockets: list[Any] = [source.listener.sock or source.listener for source in self._listeners]
-        sockets += [link.stream.sock or link.stream for link in list(self._links.values()) if not link.busy]
+        sockets += [
+            link.stream.sock or link.stream
+            for link in list(self._links.values())
+            if not link.busy and (link.shared is None or not link.shared.held)
+        ]
+        sockets.append(self._waker.sock)
         return sockets
 
     def combine(self, other: Any) -> None:
@@ -369,7 +400,7 @@ class BaseLoop:
             log.warning("a connection could not be set up: %s: %s", type(exc).__name__, exc)
             stream.close()
             return
-        link = Link(stream, connection)
+        connection.carrier = link = Link(stream, connection)
         connection.hang_up = lambda: self._ask(lambda: self._close_if_idle(link))
         self._links[link.fd] = link
         if connection.deadline is not None:
@@ -385,7 +416,9 @@ class BaseLoop:
 
     # ----------------------------------------------------------------- bytes come
     def _ready(self, link: Link, mask: int) -> None:
-        if link.busy:
+        if link.shared is not None:
+            self._ready_shared(link, link.shared, mask)
+        elif link.busy:
             self._park(link)
         elif mask & WRITE:
             self._flush(link)
@@ -397,7 +430,12 @@ class BaseLoop:
         with self._lock:
             if link.busy and not link.parked:
                 link.parked = True
-                self._poller.set(link, 0)
+                shared = link.shared
+                if shared is None:
+                    self._poller.set(link, 0)
+                else:
+                    with shared.lock:
+                        self._watch(link, shared)
 
     def _receive(self, link: Link) -> None:
         connection = link.connection
@@ -429,6 +467,20 @@ class BaseLoop:
         else:
             self._close(link, None)
 
+    def _next_task(self, link: Link) -> Task | None:
+        """What a link is to do next; None when there is nothing, or nothing now."""
+        connection = link.connection
+        shared = link.shared
+        if shared is not None:
+            if not self._admits(link, shared):
+                return None
+        elif link.out is not None:
+            return None
+        task = connection.next_task()
+        if task is None and connection.closing:
+            self._deliver(link, None)  # closes it, unless a reply is still to come
+        return task
+
     def _work_on(self, link: Link, task: Task) -> None:
         """Run a task behind which nothing else waits."""
         raise NotImplementedError
@@ -438,7 +490,9 @@ class BaseLoop:
         raise NotImplementedError
 
     def _deliver(self, link: Link, message: Message | None) -> bool:
-        """Send; False when the link has to wait (or is closed)."""
+        """Send; False when the link has to wait (or is closed).  By the owner of the link."""
+        if link.shared is not None:
+            return self._deliver_shared(link, link.shared, message)
         if message is not None:
             try:
                 if type(message) is bytes:
@@ -463,37 +517,10 @@ class BaseLoop:
         out.extend(memoryview(part) for part in parts)
         return self._flush(link)
 
-    def _left_open(self, link: Link, task: Task) -> None:
-        """A task will be answered later, in any thread; its link stays busy until then."""
-        link.later = True
-        task.on_answer(lambda message: self._answered(link, message))
-
-    def _answered(self, link: Link, message: Message | None) -> None:
-        link.later = False
-        if self._deliver(link, message) and link.connection.reader.partial and not self._stop:
-            # its next request may be here already: code of the program is run by the loop's threads, not by this one
-            self._ask(lambda: self._go_on(link))
-        else:
-            self._give_back(link)
-
-    def _give_back(self, link: Link) -> None:
-        """A link is not busy any more: poll it again."""
-        with self._lock:
-            link.busy = False
-            parked, link.parked = link.parked, False
-            if self._links.get(link.fd) is link:
-                if link.out:
-                    self._poller.set(link, WRITE)
-                elif parked:
-                    self._poller.set(link, READ)
-
-    def _go_on(self, link: Link) -> None:
-        self._give_back(link)
-        if self._links.get(link.fd) is link:
-            self._work(link)
-
     def _flush(self, link: Link) -> bool:
         """Go on sending; True when all has gone."""
+        if link.shared is not None:
+            return self._flush_shared(link, link.shared)
         out = link.out
         if not out:
             return True
@@ -524,16 +551,181 @@ class BaseLoop:
                 self._work(link)
         return True
 
+    # ----------------------------------------------------------------- calls that go on elsewhere
+    def _left_open(self, link: Link, task: Task) -> bool:
+        """A task will be answered later, in any thread; whether its link takes something else meanwhile."""
+        if overlaps(task):
+            shared = self._share(link, task)
+            self._admits(link, shared)
+            task.on_answer(lambda message: self._reply(link, shared, task, message))
+            return True
+        link.later = True
+        task.on_answer(lambda message: self._answered(link, message))
+        return False
+
+    def _answered(self, link: Link, message: Message | None) -> None:
+        link.later = False
+        more = self._deliver(link, message) and link.connection.reader.partial
+        self._give_back(link)
+        if more:  # code of the program is run by the loop's threads, not by this one
+            self._ask(lambda: self._resume(link))
+
+    def _give_back(self, link: Link) -> None:
+        """A link is not busy any more: poll it again."""
+        with self._lock:
+            link.busy = False
+            parked, link.parked = link.parked, False
+            shared = link.shared
+            if shared is not None:
+                with shared.lock:
+                    self._watch(link, shared)
+            elif self._links.get(link.fd) is link:
+                if link.out:
+                    self._poller.set(link, WRITE)
+                elif parked:
+                    self._poller.set(link, READ)
+
+    def _resume(self, link: Link) -> None:
+        """Look for requests that were received already; by the turning thread."""
+        if self._links.get(link.fd) is link and not link.busy:
+            self._work(link)
+
+    def _share(self, link: Link, request: Request, *, elsewhere: bool = False) -> Shared:
+        """A call is in flight while its link goes on; by the owner of the link."""
+        shared = link.shared
+        if shared is None:
+            shared = link.shared = Shared()
+        with shared.lock:
+            shared.open += 1
+            shared.elsewhere += elsewhere
+            link.connection.begin(request)
+        return shared
+
+    def _reply(
+        self, link: Link, shared: Shared, request: Request, message: Message | None, *, elsewhere: bool = False
+    ) -> None:
+        """Answer a call in flight, from any thread."""
+        connection = link.connection
+        with shared.lock:
+            shared.open -= 1
+            shared.elsewhere -= elsewhere
+            if not connection.end(request):
+                message = None
+            error = self._send(link, message)
+            more = shared.held and not connection.closing and self._has_room(link, shared, 3)
+            if more:
+                shared.held = False
+            self._watch(link, shared)
+        # what follows is left to the turning thread, which may be receiving now
+        if error is not None:
+            self._ask(lambda: self._close(link, error))
+        elif connection.closing:
+            self._ask(lambda: self._close_if_idle(link))
+        elif more:
+            self._ask(lambda: self._resume(link))
+
+    def _deliver_shared(self, link: Link, shared: Shared, message: Message | None) -> bool:
+        with shared.lock:
+            error = self._send(link, message)
+            self._watch(link, shared)
+            ended = error is not None or self._is_over(link, shared)
+            if not (shared.open or shared.held or ended) and shared.interest == READ:
+                link.shared = None  # it belongs to its owner alone again
+        if ended:
+            self._close(link, error)
+        return not ended
+
+    def _ready_shared(self, link: Link, shared: Shared, mask: int) -> None:
+        if mask & WRITE:
+            self._flush(link)
+        if mask & ~WRITE and self._links.get(link.fd) is link:
+            if link.busy:
+                self._park(link)
+            elif not shared.held:
+                self._receive(link)
+
+    def _flush_shared(self, link: Link, shared: Shared) -> bool:
+        with shared.lock:
+            error = self._send(link, None)
+            self._watch(link, shared)
+            ended = error is not None or (not link.busy and self._is_over(link, shared))
+            held = shared.held
+        if ended:
+            self._close(link, error)
+        elif held and not link.busy:
+            self._work(link)
+        return not ended and link.out is None
+
+    def _admits(self, link: Link, shared: Shared) -> bool:
+        """Whether a shared link may take another request; if not it is not read until some are answered."""
+        with shared.lock:
+            shared.held = link.connection.closing or not self._has_room(link, shared, 4)
+            self._watch(link, shared)
+            return not shared.held or link.connection.closing
+
+    def _has_room(self, link: Link, shared: Shared, quarters: int) -> bool:
+        """Whether less than so much of what a connection may have in flight is."""
+        plan = link.connection.plan
+        waiting = sum(map(len, link.out)) if link.out else 0
+        # a peer that never reads cannot make us keep more than one largest message would be
+        return shared.open * 4 < plan.overlapping * quarters and waiting * 4 <= plan.limits.max_message_size * quarters
+
+    # the following with the lock held
+    def _send(self, link: Link, message: Message | None) -> OSError | None:
+        """Send, or go on sending, what goes now; the reason if nothing goes any more."""
+        if self._links.get(link.fd) is not link:
+            return None  # closed; the descriptor may be another's
+        out = link.out or deque()
+        if message is not None:
+            out.extend(memoryview(part) for part in ((message,) if isinstance(message, bytes) else message))
+        try:
+            while out:
+                sent = link.stream.send(out[0])
+                link.active = True
+                if sent == len(out[0]):
+                    out.popleft()
+                else:
+                    out[0] = out[0][sent:]
+        except BlockingIOError:
+            link.out = out
+        except OSError as exc:
+            return exc
+        else:
+            link.out = None
+        return None
+
+    def _is_over(self, link: Link, shared: Shared) -> bool:
+        """Whether nothing is left to be done for a link that is to be closed."""
+        connection = link.connection
+        return connection.closing and link.out is None and (connection.broken or not shared.open)
+
+    def _watch(self, link: Link, shared: Shared) -> None:
+        interest = (0 if shared.held or link.parked else READ) | (WRITE if link.out else 0)
+        if interest != shared.interest and self._links.get(link.fd) is link:
+            shared.interest = interest
+            self._poller.set(link, interest)
+
     # ----------------------------------------------------------------- clients go
     def _close(self, link: Link, error: BaseException | None) -> None:
         if self._links.get(link.fd) is link:
             del self._links[link.fd]
-        self._poller.set(link, 0)
-        link.out = None
+        shared = link.shared
+        if shared is None:
+            self._poller.set(link, 0)
+            link.out = None
+        else:
+            with shared.lock:
+                self._poller.set(link, 0)
+                link.out = None
+                link.stream.close()  # while nobody sends: the descriptor may be somebody else's at once
         link.connection.closed(error)
 
     def _close_if_idle(self, link: Link) -> None:
-        if not link.busy:
+        if link.busy:
+            return
+        if link.shared is not None:
+            self._deliver(link, None)
+        else:
             self._close(link, None)
 
     def _sweep(self, now: float) -> None:
@@ -564,13 +756,13 @@ class BaseLoop:
 
     def _check_idle(self, link: Link, now: float) -> None:
         # no clock is read when bytes come: that they came is noted, and dated here
-        if link.active or link.busy:
+        stalled = link.out is not None or link.connection.reader.partial
+        if link.active or link.busy or (link.shared is not None and link.shared.open and not stalled):
             link.active = False
             link.idle_since = now
             return
         limits = link.connection.plan.limits
         idle = now - link.idle_since
-        stalled = link.out is not None or link.connection.reader.partial
         if stalled and limits.stall_timeout is not None and idle >= limits.stall_timeout:
             log.warning("%s: no progress inside a message for %.0f s, closing", link.connection.peer, idle)
             self._close(link, CommunicationError("stalled"))
@@ -597,7 +789,12 @@ class BaseLoop:
 
     def _running(self, link: Link) -> bool:
         call = current_call.get()  # a call that closes its own daemon cannot be waited for
-        return link.busy and (call is None or call.connection is not link.connection)
+        own = call is not None and call.connection is link.connection
+        shared = link.shared
+        if shared is None:
+            return link.busy and not own
+        among = own and call is not None and link.connection.in_flight.get(call.seq) is call
+        return shared.open > among or (link.busy and (among or not own))
 
     def close(self) -> None:
         """Hang up on everybody and release everything."""

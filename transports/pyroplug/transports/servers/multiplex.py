@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyroplug.core.connection import Task
-from pyroplug.core.dispatch import LATER, Later
+from pyroplug.core.dispatch import LATER
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Settings
-from pyroplug.core.wire import Message
 
 from ._base import READ, BaseLoop, Link
 
@@ -74,17 +73,15 @@ class MultiplexLoop(BaseLoop):
 
     def _work_on(self, link: Link, task: Task) -> None:
         link.busy = True
-        interrupted = False
-        message: Message | Later | None = None
+        interrupted = waits = False
         try:
             message = task.run()
             interrupted = isinstance(getattr(task, "error", None), KeyboardInterrupt)
-            if message is LATER:
-                self._left_open(link, task)
-                return
-            self._deliver(link, message)
-        finally:
+            waits = message is LATER and not self._left_open(link, task)
             if message is not LATER:
+                self._deliver(link, message)
+        finally:
+            if not waits:  # otherwise it may be answered, and free, already
                 link.busy = False
         if link.out and link.fd in self._links:
             self._flush(link)
@@ -93,19 +90,13 @@ class MultiplexLoop(BaseLoop):
             raise KeyboardInterrupt
 
     def _work(self, link: Link) -> None:
-        connection = link.connection
-        while link.out is None:
-            task = connection.next_task()
-            if task is None:
-                if connection.closing:
-                    self._close(link, None)
-                return
+        while (task := self._next_task(link)) is not None:
             self._work_on(link, task)
             if link.busy or link.fd not in self._links:
                 return
 
     def _running(self, link: Link) -> bool:
-        if link.later:
+        if link.later or link.shared is not None:
             return super()._running(link)
         # a call that runs in this very thread asked for the end: it cannot be waited for
         return link.busy and self._turning_thread not in (None, threading.get_ident())

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyroplug.core.connection import QuickTask, State, Task
-from pyroplug.core.dispatch import LATER, Later
+from pyroplug.core.dispatch import LATER, Later, Request
 from pyroplug.core.errors import OverloadError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
@@ -28,7 +28,7 @@ from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Settings
 from pyroplug.core.wire import Message
 
-from ._base import SWEEP_INTERVAL, BaseLoop, Link
+from ._base import SWEEP_INTERVAL, BaseLoop, Link, overlaps
 
 __all__ = ["PLUGIN", "ThreadFactory", "ThreadLoop"]
 
@@ -196,7 +196,7 @@ class ThreadLoop(BaseLoop):
                 self._idle += 1
                 woken = self._roles.wait(IDLE_LIFETIME)
                 self._idle -= 1
-                if not woken and len(self._threads) > self._min_threads:
+                if not woken and not self._queue and len(self._threads) > self._min_threads:
                     return None
 
     def _lead(self, me: threading.Thread) -> None:
@@ -249,11 +249,22 @@ class ThreadLoop(BaseLoop):
             self._busy += 1
             self._leader = me
             self._standby = None
-            if self._idle:
-                self._roles.notify()
-            elif len(self._threads) < self._pool_size + 2:
-                self._start_thread()
+            self._staff()
+            if overlaps(current):
+                # its client may have more to do: the link is left to whoever leads now
+                link: Link = current.connection.carrier
+                self._share(link, current, elsewhere=True)
+                link.busy = False
+                self._ask(lambda: self._resume(link))
             return True
+
+    def _staff(self) -> None:
+        """See to it that somebody comes for what waits in the queue, and stands by; with ``_roles`` held."""
+        wanted = min(len(self._queue), self._pool_size - self._busy) + (self._standby is None)
+        if self._idle:
+            self._roles.notify()
+        if wanted > self._idle and len(self._threads) < self._pool_size + 2:
+            self._start_thread()
 
     # ----------------------------------------------------------------- calls
     def _work_on(self, link: Link, task: Task) -> None:
@@ -264,17 +275,11 @@ class ThreadLoop(BaseLoop):
                 self._flush(link)
 
     def _work(self, link: Link) -> None:
-        connection = link.connection
         link.busy = True
-        while link.out is None:
-            task = connection.next_task()
-            if task is None:
-                if connection.closing:
-                    self._close(link, None)
-                break
+        while (task := self._next_task(link)) is not None:
             if not self._run(link, task):
                 return
-            if connection.state is State.CLOSED:
+            if link.connection.state is State.CLOSED:
                 break
         link.busy = False
         if link.out:
@@ -282,7 +287,9 @@ class ThreadLoop(BaseLoop):
 
     def _run(self, link: Link, task: Task) -> bool:
         """Run a task in place and send its reply; False when the link is in the hands of another thread now."""
-        if (self._busy >= self._pool_size or self._queue) and not task.quick:
+        if (link.shared is not None or self._busy >= self._pool_size or self._queue) and not task.quick:
+            if overlaps(task) and self._hand_over(link, task):
+                return True
             now = self._wait_for_worker(link, task)
             if now is None:
                 return False
@@ -301,8 +308,7 @@ class ThreadLoop(BaseLoop):
             self._finish(link, task, message)
             return False
         if message is LATER:
-            self._left_open(link, task)
-            return False
+            return self._left_open(link, task)
         self._deliver(link, message)
         return True
 
@@ -323,14 +329,31 @@ class ThreadLoop(BaseLoop):
     def _wait_for_worker(self, link: Link, task: Task) -> Task | None:
         """Queue a task (None), or say what is to be run in place: the task after all, or its refusal."""
         with self._roles:
-            if self._busy < self._pool_size and not self._queue:
-                return task  # a worker has become free meanwhile, and would not look into the queue any more
-            waiting = len(self._queue)
+            waiting = len(self._queue) - (self._pool_size - self._busy)
+            if waiting < 0:
+                return task  # there is a worker for each that waits, and one more: this thread may lose the lead
             if waiting < self._queue_size:
                 self._queue.append((link, task))
-                self._roles.notify()
+                self._staff()
                 return None
         return _Refused(task, self._pool_size, waiting)
+
+    def _hand_over(self, link: Link, request: Request) -> bool:
+        """Give a call whose link goes on to a worker, or refuse it; False when it may as well be run in place."""
+        with self._roles:
+            waiting = len(self._queue) - (self._pool_size - self._busy)
+            shared = link.shared
+            if waiting < 0 and (shared is None or not shared.elsewhere):
+                return False
+            if waiting < self._queue_size:
+                shared = self._share(link, request, elsewhere=True)
+                self._queue.append((link, request))
+                self._staff()
+        if waiting >= self._queue_size:
+            self._deliver(link, _Refused(request, self._pool_size, waiting).run())
+        elif shared is not None:
+            self._admits(link, shared)
+        return True
 
     def _run_queued(self, link: Link, task: Task) -> None:
         try:
@@ -342,8 +365,18 @@ class ThreadLoop(BaseLoop):
     def _finish(self, link: Link, task: Task, message: Message | Later | None) -> None:
         """A worker ends a call: send the reply, run what the client has sent since, give the link back."""
         connection = link.connection
+        if overlaps(task):
+            request, shared = task, link.shared
+            assert shared is not None, "this call is in flight, so the link is shared"
+            if message is not LATER:
+                self._reply(link, shared, request, message, elsewhere=True)
+                return
+            with shared.lock:
+                shared.elsewhere -= 1
+            request.on_answer(lambda message: self._reply(link, shared, request, message))
+            return
         try:
-            while message is not LATER and self._deliver(link, message):
+            while message is not LATER and self._deliver(link, message) and not connection.plan.overlapping:
                 following = connection.next_task()
                 if following is None:
                     if connection.closing:
@@ -352,10 +385,11 @@ class ThreadLoop(BaseLoop):
                 task = following
                 message = task.run()
         finally:
-            if message is LATER:
-                self._left_open(link, task)
-            else:
+            if message is not LATER or self._left_open(link, task):
+                more = connection.plan.overlapping and connection.reader.partial
                 self._give_back(link)
+                if more:
+                    self._ask(lambda: self._resume(link))
 
     # ----------------------------------------------------------------- the end
     def _pause(self) -> None:
