@@ -1,10 +1,11 @@
-"""The main job, for real: a server process, a client process, every transport, every serializer.
+"""The main job, for real: a name server, a server and a client, every transport, every serializer.
 
-``make demo`` runs it.  It starts a second process that publishes objects, calls them in every way there is,
-checks each answer, measures how many calls a second go through, and ends by itself: with 0 when everything
-was as it must be, with 1 and a list of what was not otherwise.
+``make demo`` runs it.  It starts a name server (the command ``pyroplug ns``) and a server that publishes objects by name, each
+a process of its own, finds the objects by their names, calls them in every way there is, checks each answer, measures how
+many calls a second go through, and ends by itself: with 0 when everything was as it must be, with 1 and a list of what was
+not otherwise.
 
-Read ``publish`` for the server side and the functions named ``show_...`` for the client side.
+Read ``publish`` and ``serve`` for the server side and the functions named ``show_...`` for the client side.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from pyroplug.api import (
     CommunicationError,
     Daemon,
     Kernel,
+    NamingError,
     Proxy,
     __version__,
     behavior,
     expose,
     get_pyro_traceback,
+    locate_ns,
     oneway,
 )
 
@@ -169,6 +172,9 @@ def serve(unixsocket: str, descriptor: int) -> None:
     for daemon, loop in zip(daemons.values(), loops, strict=True):
         publish(daemon)
         loop.start()
+    # by name, over TCP: as long as this process lives, anybody finds them who finds the name server
+    for name in ("demo.library", "demo.single"):
+        daemons["tcp"].publish(daemons["tcp"].uriFor(name), name, metadata={"demo", name.partition(".")[2]})
     # one line tells the parent where everything is, and that it is ready
     print(json.dumps({name: daemon.locationStr for name, daemon in daemons.items()}), flush=True)
     sys.stdin.read()
@@ -176,6 +182,8 @@ def serve(unixsocket: str, descriptor: int) -> None:
         daemon.shutdown()
     for loop in loops:
         loop.join()
+    for daemon in daemons.values():
+        daemon.close()  # takes the names back
     if given is not None:
         given.close()
 
@@ -209,6 +217,23 @@ class Place:
         if self._given is not None:
             return Proxy(object_id, connected_socket=self._given, kernel=self._kernel)
         return Proxy(f"PYRO:{object_id}@{self.location}", kernel=self._kernel)
+
+
+def show_names(report: Report, kernel: Kernel) -> None:
+    """The name server as a phone book; objects by name and by tags, whoever serves them."""
+    with locate_ns(kernel=kernel) as ns:
+        report.title(f"Names, in the name server {ns._pyroUri}")
+        report.check("list(ns.list(prefix='demo.'))", sorted(ns.list(prefix="demo.")), ["demo.library", "demo.single"])
+        report.check("ns.lookup('demo.library').object", ns.lookup("demo.library").object, "demo.library")
+    for uri in ("PYRONAME:demo.library", "PYROMETA:demo,library"):
+        with Proxy(uri, kernel=kernel) as library:
+            report.check(f"Proxy({uri!r}).echo(1)", library.echo(1), 1)
+    try:
+        kernel.resolve("PYRONAME:demo.librarian")
+        answer = "found"
+    except NamingError as error:
+        answer = str(error)
+    report.check("PYRONAME:demo.librarian", answer, "unknown name: demo.librarian")
 
 
 def show_calls(report: Report, place: Place) -> None:
@@ -296,14 +321,49 @@ def rate(function: Callable[[int], Any]) -> float:
 
 
 @contextmanager
-def server_process(unixsocket: str, descriptor: int) -> Iterator[dict[str, str]]:
-    """Start the other process; give the locations of its daemons; end it."""
-    command = [sys.executable, __file__, "--serve", unixsocket, str(descriptor)]
-    pass_fds = (descriptor,) if descriptor >= 0 else ()
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
-    guard = threading.Timer(PATIENCE, server.kill)  # every wait below ends when the server does
+def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Another process, with pipes to talk to it; it is ended at the latest when we are done with it."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+    guard = threading.Timer(PATIENCE, process.kill)  # every wait below ends when the process does
     guard.start()
     try:
+        yield process
+    finally:
+        guard.cancel()
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+@contextmanager
+def name_server_process() -> Iterator[dict[str, str]]:
+    """Start a name server; give the settings that lead there; have it end."""
+    command = [sys.executable, "-m", "pyroplug", "ns", "--host", "localhost", "--port", "0", "--storage", "memory"]
+    with running([*command, "--allow-shutdown"]) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line == "name server running\n":
+                break
+        else:
+            raise RuntimeError(f"the name server ended with {process.wait()} before it was ready")
+        uri = URI(said[said.index("PYRO:") :].split()[0])
+        yield {"PYRO_NS_HOST": str(uri.host), "PYRO_NS_PORT": str(uri.port)}
+        with Proxy(uri) as ns:
+            ns.shutdown()
+        if process.wait(PATIENCE) != 0:
+            raise RuntimeError(f"the name server ended with {process.returncode}")
+
+
+@contextmanager
+def server_process(unixsocket: str, descriptor: int, settings: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Start the server; give the locations of its daemons; end it."""
+    command = [sys.executable, __file__, "--serve", unixsocket, str(descriptor)]
+    pass_fds = (descriptor,) if descriptor >= 0 else ()
+    with running(command, pass_fds=pass_fds, env={**os.environ, **settings}) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         line = server.stdout.readline()
@@ -313,13 +373,6 @@ def server_process(unixsocket: str, descriptor: int) -> Iterator[dict[str, str]]
         server.stdin.close()
         if server.wait(PATIENCE) != 0:
             raise RuntimeError(f"the server process ended with {server.returncode}")
-    finally:
-        guard.cancel()
-        server.kill()
-        server.wait()
-        for pipe in (server.stdin, server.stdout):
-            if pipe is not None:
-                pipe.close()
 
 
 @contextmanager
@@ -338,12 +391,12 @@ def memory_daemon() -> Iterator[str]:
 
 def run(report: Report, folder: str) -> None:
     """The whole demonstration."""
-    kernel = Kernel(settings={"COMMTIMEOUT": 5.0})  # no call can hang
     unixsocket = os.path.join(folder, "demo.sock") if UNIX else ""
     ours, theirs = socket.socketpair()
-    with ours, theirs, memory_daemon() as memory:
+    with ours, theirs, memory_daemon() as memory, name_server_process() as settings:
+        kernel = Kernel(environ={**os.environ, **settings}, settings={"COMMTIMEOUT": 5.0})  # no call can hang
         descriptor = theirs.fileno() if PASS_SOCKETS else -1
-        with server_process(unixsocket, descriptor) as found:
+        with server_process(unixsocket, descriptor, settings) as found:
             theirs.close()
             print(f"pyroplug {__version__}, Python {platform.python_version()} on {platform.system()}")
             print(f"server: process {found.pop('pid')}, client: process {os.getpid()}")
@@ -351,6 +404,7 @@ def run(report: Report, folder: str) -> None:
             if "socketpair" in found:
                 places.append(Place("socketpair", found["socketpair"], kernel, ours))
             places.append(Place("memory", memory, kernel))
+            show_names(report, kernel)
             show_calls(report, places[0])
             show_errors(report, places[0])
             show_instances(report, places[0])
@@ -358,16 +412,22 @@ def run(report: Report, folder: str) -> None:
             skipped = {"unix": UNIX, "socketpair": PASS_SOCKETS}
             for name in [name for name, there in skipped.items() if not there]:
                 print(f"  {name:<12} SKIPPED: this platform does not have it")
-        # the server has ended: what is called now must fail, and at once
-        report.title("After the server has ended")
+        show_the_end(report, kernel, found["tcp"])
+        kernel.close()
+
+
+def show_the_end(report: Report, kernel: Kernel, location: str) -> None:
+    """The server has ended: what is called now must fail, and at once; its names are gone."""
+    report.title("After the server has ended")
+    for uri, wanted in ((f"PYRO:demo.library@{location}", CommunicationError), ("PYRONAME:demo.library", NamingError)):
         try:
-            with Proxy(URI(f"PYRO:demo.library@{found['tcp']}"), kernel=kernel) as library:
+            with Proxy(uri, kernel=kernel) as library:
                 library.pid()
             answer = "an answer"
-        except CommunicationError as error:
+        except (CommunicationError, NamingError) as error:
             answer = type(error).__name__
             print(f"  {error}")
-        report.check("library.pid() raised", answer, "CommunicationError")
+        report.check(f"Proxy({uri.partition('@')[0]!r}).pid() raised", answer, wanted.__name__)
 
 
 def main() -> int:

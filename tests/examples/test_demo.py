@@ -23,6 +23,7 @@ def test_the_demo_shows_everything_and_ends_well(examples: Path, run: Runner) ->
         numbers = [int(cell.replace(",", "")) for cell in row.split()[1:] if cell.replace(",", "").isdigit()]
         assert "SKIPPED" in row or (len(numbers) == 3 and min(numbers) > 0)
     assert "shelf[title]" in result.stdout, "the remote traceback has the source line of the server"
+    assert "unknown name: demo.library" in result.stdout, "the server has taken its names back"
 
 
 @pytest.mark.serial

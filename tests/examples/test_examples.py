@@ -29,9 +29,29 @@ class Example:
     client: str = "client.py"
     client_code: int = 0
     proves: tuple[str, ...] = ()
+    name_server: bool = False
+    """Whether one has to run."""
 
 
 PAIRS = [
+    Example("naming", (
+        "by name: Hull: sunny spells",
+        "by tags: Leeds: sunny spells",
+        "all names: ['example.weather']",
+        "tags: ['class:__main__.Weather', 'english', 'example']",
+        "two names, one object: True",
+        "removed: 1",
+        "error: unknown name: example.wether",
+    ), (
+        "published as example.weather:",
+    ), proves=("F013", "F018", "F177", "F206", "F272", "F273", "F274", "F278"), name_server=True),
+    Example("providers", (
+        "cellar prints a poster",
+        "attic prints page",
+        "cellar prints page",
+        "example.printer.attic ['a4', 'printer']",
+        "one that answers:",
+    ), proves=("F272",), name_server=True),
     Example("async", (
         "ready at once: False False",
         "50 is the end of the chain",
@@ -239,6 +259,20 @@ PAIRS = [
 ]  # fmt: skip
 
 ALONE = [
+    ("discovery/discovery.py", ("nobody: failed to locate", "by its file: True", "by its place: True")),
+    ("naming_embedded/embedded.py", ("it is half past nine and there are 2 names", "left: ['Pyro.NameServer']")),
+    (
+        "naming_leases/crash.py",
+        (
+            "refused: name already registered",
+            "still there: True",
+            "free after the end of the lease: True\nworking: the second",
+        ),
+    ),
+    (
+        "naming_restart/restart.py",
+        ("from the file: PYRO:archive@localhost:4444", "still published: nothing", "registered again: True"),
+    ),
     ("socketpair/with_threads.py", ("@<<connected-socket>>:0", "method(42) = 84", "still open: True")),
     (
         "socketpair/with_fork.py",
@@ -261,9 +295,13 @@ def test_server_and_client(
     start: Callable[..., Any],
     run: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    server = start(examples / example.folder / example.server)
+    settings = {}
+    if example.name_server:
+        (uri,) = start("-m", "pyroplug", "ns", "-n", "localhost", "-p", "0", "-s", "memory").wait_until_ready()
+        settings["PYRO_NS_PORT"] = uri.rpartition(":")[2]
+    server = start(examples / example.folder / example.server, env=settings)
     uris = server.wait_until_ready()
-    result = run(examples / example.folder / example.client, *uris)
+    result = run(examples / example.folder / example.client, *uris, env=settings)
     assert result.returncode == example.client_code, result.stdout
     for text in example.client_says:
         assert text in result.stdout

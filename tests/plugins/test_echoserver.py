@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import inf, isnan
 from pathlib import Path
 
 import pytest
 
-from pyroplug.api import CommunicationError, Daemon, Kernel, Proxy
+from pyroplug.api import CommunicationError, Daemon, Kernel, NamingError, Proxy, start_ns
 from pyroplug.plugins.echoserver import OBJECT_NAME, EchoServer, serve_echo
 from testkit.source import entry_points
 from testkit.timeouts import PATIENCE, scaled
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.needs("echoserver")
 COMMAND = (sys.executable, "-m", "pyroplug", "echo")
 
 
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYRO_")}
+def environment(**changes: str) -> dict[str, str]:
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("PYRO_")}, **changes}
 
 
 class Server:
@@ -57,9 +57,13 @@ class Server:
 
 
 @contextmanager
-def running(*args: str, wait: bool = True) -> Iterator[Server]:
+def running(*args: str, wait: bool = True, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     process = subprocess.Popen(
-        [*COMMAND, *args], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *args],
+        env=environment(**(settings or {})),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         server = Server(process)
@@ -156,6 +160,66 @@ def test_verbose_prints_each_call() -> None:
             proxy.shutdown()
         assert server.next_line().endswith(" - shutting down")
         assert server.end() == (0, "", "")
+
+
+@pytest.mark.feature("F202")
+def test_it_is_published_by_name_as_long_as_it_runs() -> None:
+    kernel = Kernel()
+    with start_a_name_server(kernel) as (location, settings), running("-n", "-v", settings=settings) as server:
+        assert "not using a name server." not in server.lines
+        with Proxy(f"PYRONAME:test.echoserver@{location}", kernel=kernel) as proxy:
+            assert proxy.echo("by name") == "by name"
+            proxy.shutdown()
+        assert server.end()[0] == 0
+        with pytest.raises(NamingError, match="unknown name"):
+            kernel.resolve(f"PYRONAME:test.echoserver@{location}")
+    kernel.close()
+
+
+@contextmanager
+def start_a_name_server(kernel: Kernel) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where it is, and the settings that lead there."""
+    uri, daemon, _ = start_ns("localhost", 0, kernel=kernel)
+    loop = threading.Thread(target=daemon.requestLoop)
+    loop.start()
+    try:
+        yield uri.location, {"PYRO_NS_PORT": str(uri.port)}
+    finally:
+        daemon.shutdown()
+        loop.join(PATIENCE)
+        daemon.close()
+
+
+@pytest.mark.feature("F202")
+def test_it_starts_a_name_server_of_its_own() -> None:
+    port = str(free_port())
+    with running("-N", "-v", settings={"PYRO_NS_PORT": port}) as server:
+        assert server.lines[1:3] == [
+            f"name server: PYRO:Pyro.NameServer@localhost:{port}",
+            "broadcasts: not answered",
+        ]
+        kernel = Kernel()
+        with Proxy(f"PYRONAME:test.echoserver@localhost:{port}", kernel=kernel) as proxy:
+            assert str(proxy._pyroUri).startswith("PYRONAME:")
+            assert proxy.echo("by name") == "by name"
+            proxy.shutdown()
+        code, _, errors = server.end()
+        assert (code, errors) == (0, "")
+        with pytest.raises((NamingError, CommunicationError)):
+            kernel.resolve(f"PYRONAME:test.echoserver@localhost:{port}")  # both have ended
+        kernel.close()
+
+
+@pytest.mark.feature("F202")
+@pytest.mark.parametrize("option", ["-n", "-N"])
+def test_what_is_missing_for_names_is_told(option: str) -> None:
+    with running(option, wait=False, settings={"PYRO_DISABLE_PLUGINS": "naming"}) as server:
+        code, _, errors = server.end()
+    assert code == 5
+    assert "plugin 'naming" in errors
+    if option == "-n":
+        with running(option, wait=False, settings={"PYRO_NS_PORT": str(free_port())}) as server:
+            assert server.end()[0] == 3
 
 
 @pytest.mark.feature("F202")

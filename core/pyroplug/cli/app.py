@@ -68,7 +68,9 @@ class App(click.Group):
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
             known = self.list_commands(ctx)
-            raise click.UsageError(f"there is no command {name!r}{nearest(name, known)}", ctx)
+            kernel = _session(ctx).try_kernel()
+            off = "" if isinstance(kernel, Exception) else kernel.off()
+            raise click.UsageError(f"there is no command {name!r}{nearest(name, known) or off}", ctx)
         if name not in _COMMANDS and command is not None:
             session = _session(ctx)
             session.running_plugin = session.plugin_commands(tuple(_COMMANDS))[name].plugin

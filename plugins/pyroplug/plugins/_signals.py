@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ def until_signal(stop: Callable[[], object]) -> Iterator[list[int]]:
 
     Only the main thread can have that; elsewhere nothing is done.
     """
+    import signal  # of no use to all who only have a plugin with such a command loaded
+
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield came

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from pyroplug.core.daemon import Daemon
@@ -18,14 +18,21 @@ from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel, default_kernel
 from pyroplug.core.members import expose
 from pyroplug.core.plugins import PluginInfo
+from pyroplug.core.stash import StashKey
+from pyroplug.core.uri import URI
+from pyroplug.plugins._signals import until_signal
 from pyroplug.plugins.oneway import oneway
 
-__all__ = ["OBJECT_NAME", "PLUGIN", "EchoServer", "serve_echo"]
+__all__ = ["NAME_SERVER", "OBJECT_NAME", "PLUGIN", "EchoServer", "serve_echo"]
 
 PLUGIN = PluginInfo("echoserver", "the command 'echo': a server to try things with", requires=("oneway",))
 
 OBJECT_NAME = "test.echoserver"
-"""The id of the object (Pyro's)."""
+"""The id of the object, and its name in a name server (Pyro's)."""
+
+NAME_SERVER = StashKey[Callable[[Kernel, str], "AbstractContextManager[tuple[URI, str | None]]"]]()
+"""How a name server is started beside the echo server; a plugin puts that into the stash of the kernel. Given a host, it
+gives the URI, and where broadcasts are answered."""
 
 
 def _ignore() -> None:
@@ -129,64 +136,55 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-@contextmanager
-def _until_signal(stop: Callable[[], object]) -> Iterator[list[int]]:
-    """Call ``stop`` on SIGINT and SIGTERM; the list has the signals that came.
-
-    Only the main thread can have that; elsewhere nothing is done.
-    """
-    import signal  # of no use to all who only have this plugin loaded
-
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-
-    def handle(number: int, frame: object) -> None:
-        came.append(number)
-        stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def serve_echo(
     host: str = "localhost",
     port: int = 0,
     unixsocket: str | None = None,
     *,
+    naming: bool = False,
+    nameserver: bool = False,
     verbose: bool = False,
     quiet: bool = False,
     kernel: Kernel | None = None,
 ) -> None:
     """Serve an echo server until a client, SIGINT or SIGTERM ends it.
 
+    :param naming: publish its name in the name server, as long as it runs
+    :param nameserver: start a name server, too, on the same host
     :param verbose: print every call, too
     :param quiet: print nothing; ``verbose`` wins
     :raises CommunicationError: the location cannot be used
+    :raises NamingError: there is no name server
+    :raises PluginError: a plugin that this needs is off
     """
-    quiet = quiet and not verbose
-    say = _ignore_text if quiet else _say
+    kernel = kernel or default_kernel()
+    say = _ignore_text if quiet and not verbose else _say
     say("Starting Pyro's built-in test echo server.")
     location: dict[str, Any] = {"unixsocket": unixsocket} if unixsocket else {"host": host, "port": port}
-    with Daemon(kernel=kernel or default_kernel(), **location) as daemon:
+    with ExitStack() as stack:
+        found = None
+        if nameserver:
+            kernel.require("naming_echo")
+            found = stack.enter_context(kernel.stash[NAME_SERVER](kernel, host))
+        daemon = stack.enter_context(Daemon(kernel=kernel, **location))
         echo = EchoServer(verbose, daemon.shutdown)
         uri = daemon.register(echo, OBJECT_NAME)
-        with _until_signal(daemon.shutdown) as came:
-            if verbose:
-                say("not using a name server.")
-            say(f"object name: {OBJECT_NAME}")
-            say(f"echo uri: {uri}")
-            say("echoserver running.")
-            try:
-                daemon.requestLoop()
-            except PyroError:
-                if not came:
-                    raise  # a signal that comes before the loop closes the daemon at once
+        if naming or nameserver:
+            daemon.publish(echo, OBJECT_NAME)
+        came = stack.enter_context(until_signal(daemon.shutdown))
+        if verbose and found:
+            say(f"name server: {found[0]}")
+            say(f"broadcasts: {f'answered on {found[1]}' if found[1] else 'not answered'}")
+        elif verbose and not naming:
+            say("not using a name server.")
+        say(f"object name: {OBJECT_NAME}")
+        say(f"echo uri: {uri}")
+        say("echoserver running.")
+        try:
+            daemon.requestLoop()
+        except PyroError:
+            if not came:
+                raise  # a signal that comes before the loop closes the daemon at once
 
 
 def _ignore_text(text: str) -> None:
@@ -204,17 +202,35 @@ def pyro_commands() -> Iterable[Any]:
         "-p", "--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; 0 for any free one."
     )
     @click.option("-u", "--unixsocket", metavar="PATH", help="Unix socket to listen on, in place of host and port.")
+    @click.option("-n", "--naming", is_flag=True, help="Publish it in the name server.")
+    @click.option("-N", "--nameserver", is_flag=True, help="Start a name server, too, and publish it there.")
     @click.option("-v", "--verbose", is_flag=True, help="Print every call.")
     @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
     @click.pass_obj
-    def echo(session: Any, host: str, port: int, unixsocket: str | None, verbose: bool, quiet: bool) -> None:
+    def echo(
+        session: Any,
+        host: str,
+        port: int,
+        unixsocket: str | None,
+        naming: bool,
+        nameserver: bool,
+        verbose: bool,
+        quiet: bool,
+    ) -> None:
         """Run an echo server to try clients and networks with.
 
         Prints the URI of its object, test.echoserver, and serves it until a client calls its method
         shutdown, or SIGINT (Ctrl-C) or SIGTERM comes; it then ends with exit code 0.
         """
         serve_echo(
-            host, port, unixsocket, verbose=verbose, quiet=quiet, kernel=None if session is None else session.kernel
+            host,
+            port,
+            unixsocket,
+            naming=naming,
+            nameserver=nameserver,
+            verbose=verbose,
+            quiet=quiet,
+            kernel=None if session is None else session.kernel,
         )
 
     return [echo]
