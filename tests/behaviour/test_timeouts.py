@@ -238,7 +238,8 @@ def test_bind_replaces_a_uri_that_has_to_be_resolved(serve_at: Serve) -> None:
         resolutions.append(uri)
         return target if uri.object == "some.name" else None
 
-    client = make_kernel(extra_plugins=[make_plugin("names", pyro_resolve=resolve)])
+    names = make_plugin("names", pyro_resolve=resolve)
+    client = make_kernel(extra_plugins=[names], environ={"PYRO_DISABLE_PLUGINS": "naming"})
     proxy = Proxy("PYRONAME:some.name", kernel=client)
     assert proxy.echo(1) == 1
     assert proxy._pyroUri == URI("PYRONAME:some.name")  # a call resolves, and forgets
@@ -247,7 +248,7 @@ def test_bind_replaces_a_uri_that_has_to_be_resolved(serve_at: Serve) -> None:
     proxy._pyroRelease()
     count = len(resolutions)
     assert proxy.echo(2) == 2
-    assert len(resolutions) == count
+    assert len(resolutions) == count + 1  # a server that was restarted may have moved
     proxy._pyroRelease()
     with pytest.raises(URIError, match="no plugin that is loaded resolves PYRONAME"):
         Proxy("PYRONAME:other", kernel=client)._pyroBind()

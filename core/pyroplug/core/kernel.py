@@ -157,6 +157,7 @@ class Kernel:
         self.servers: dict[str, ServerLoopFactory] = {}
         self.wire = WireRegister()
         self.types = TypeTable()
+        self.types.remark = self._switched_off()
         for name in self.plugins.loaded:
             self._collect(name)
         self.hooks.types(self.types)

@@ -568,7 +568,8 @@ class ProxyBase:
             iterator: Iterator[Any] = self.__getattr__("__iter__")()
             return iterator
         if "__getitem__" not in self._pyroMethods:
-            raise TypeError(f"remote object '{self._pyroUri}' has no exposed __iter__ or __getitem__")
+            off = "" if self._pyroMetadataKnown else self._pyroKernel.off()
+            raise TypeError(f"remote object '{self._pyroUri}' has no exposed __iter__ or __getitem__{off}")
         return self._pyroItems()
 
     def _pyroItems(self) -> Iterator[Any]:

@@ -154,6 +154,7 @@ class TypeTable:
     def __init__(self, base: TypeTable | None = None) -> None:
         self._lock = threading.Lock()
         self._base = base
+        self._remark = ""
         # never changed in place, so that readers need no lock
         self._to_dict: dict[type, ToDict] = {} if base else {URI: _uri_to_dict, ExceptionWrapper: self._wrapper_to_dict}
         self._from_dict: dict[str, FromDict] = {}
@@ -284,7 +285,7 @@ class TypeTable:
         if isinstance(obj, BaseException):
             return self.exception_to_dict(obj)
         if isinstance(obj, _NEVER):
-            raise _unknown(obj, serializer)
+            raise _unknown(obj, serializer, self.remark)
         cls = type(obj)
         getstate = getattr(cls, "__getstate__", None)
         if getstate is not None and getstate is not _OBJECT_GETSTATE:
@@ -302,7 +303,7 @@ class TypeTable:
             value: dict[str, Any] = dict(vars(obj))
         except TypeError:
             if not hasattr(cls, "__slots__"):
-                raise _unknown(obj, serializer) from None
+                raise _unknown(obj, serializer, self.remark) from None
             value = dict(_slots(obj))
         if "_pyroDaemon" in value:
             value["_pyroDaemon"] = None
@@ -444,7 +445,16 @@ class TypeTable:
 
     def refusal(self, name: str) -> SerializeError:
         """The error for a class that no object can be made of here."""
-        return SerializeError(f"unsupported serialized class: {name}")
+        return SerializeError(f"unsupported serialized class: {name}{self.remark}")
+
+    @property
+    def remark(self) -> str:
+        """What may be the reason, for error texts: plugins that somebody has switched off."""
+        return self._remark if self._base is None else self._base.remark
+
+    @remark.setter
+    def remark(self, text: str) -> None:
+        self._remark = text
 
     @property
     def converters(self) -> Mapping[str, FromDict]:
@@ -625,10 +635,10 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} without a text>"
 
 
-def _unknown(obj: object, serializer: str) -> SerializeError:
+def _unknown(obj: object, serializer: str, remark: str) -> SerializeError:
     return SerializeError(
         f"don't know how to serialize class {type(obj)} using serializer {serializer}."
-        " Give it vars() or an appropriate __getstate__, or register a converter for it"
+        f" Give it vars() or an appropriate __getstate__, or register a converter for it{remark}"
     )
 
 
