@@ -129,6 +129,7 @@ def test_wrong_arguments_are_the_callers_error(serve_some: Serve) -> None:
     assert proxy.echo(1) == 1
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F068", "F069", "F086")
 def test_attributes(serve: Serve) -> None:
     thing = Thing()
@@ -155,6 +156,7 @@ def test_nested_attributes_are_refused_early(serve_some: Serve) -> None:
         proxy.echo.imag  # noqa: B018 - looking is the test
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F086", "F302")
 def test_dir_and_hasattr_know_the_members(serve_some: Serve) -> None:
     proxy = serve_some(Thing()).proxy()
@@ -189,6 +191,7 @@ def test_what_is_not_exposed_is_not_there(serve: Serve) -> None:
     assert proxy.open() == "open"
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F301")
 def test_the_item_protocol(serve: Serve) -> None:
     thing = Thing()

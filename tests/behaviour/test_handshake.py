@@ -200,6 +200,7 @@ def test_the_server_can_hang_up(serve_at: Serve) -> None:
     assert len(daemon.gone) == 1
 
 
+@pytest.mark.needs("callcontext")
 def test_the_annotations_of_a_daemon_go_with_every_reply(serve_some: Serve) -> None:
     class Annotating(Daemon):
         def annotations(self) -> dict[str, bytes]:

@@ -57,6 +57,7 @@ class Thing:
         return value
 
 
+@pytest.mark.needs("metadata", "oneway")
 @pytest.mark.feature("F089", "F086")
 def test_the_caller_does_not_wait(serve: Serve) -> None:
     thing = Thing()
@@ -83,6 +84,7 @@ def test_calls_of_one_proxy_keep_their_order(serve: Serve) -> None:
         assert [number for name, number in thing.seen if name == who] == list(range(200))
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F091")
 def test_threads_are_bounded(serve_some: Serve) -> None:
     """Scenario 23: 300 calls that take long do not make 300 threads."""
@@ -109,6 +111,7 @@ def test_ten_thousand_calls(serve_threads: Serve) -> None:
     assert len(thing.threads) <= 2
 
 
+@pytest.mark.needs("metadata", "oneway")
 def test_errors_are_logged_and_not_answered(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     thing = Thing()
     served = serve(thing)
@@ -137,6 +140,7 @@ def test_in_line(serve: Serve) -> None:
     assert not any("oneway" in name for name in thing.threads)
 
 
+@pytest.mark.needs("metadata")
 def test_a_full_queue_drops_and_says_so(serve_some: Serve, caplog: pytest.LogCaptureFixture) -> None:
     thing = Thing()
     served = serve_some(thing, ONEWAY_QUEUE_SIZE=3, ONEWAY_THREADS=1)
@@ -175,6 +179,7 @@ def test_the_server_obeys_the_flag_not_the_mark(serve: Serve) -> None:
     assert frame.seq == peer.seq
 
 
+@pytest.mark.needs("metadata", "oneway")
 def test_the_context_in_a_oneway_thread(serve_some: Serve) -> None:
     thing = Thing()
     proxy = serve_some(thing).proxy()
@@ -186,6 +191,7 @@ def test_the_context_in_a_oneway_thread(serve_some: Serve) -> None:
     assert has_client
 
 
+@pytest.mark.needs("metadata")
 def test_shutdown_waits_for_what_runs_and_drops_what_waits(serve_some: Serve, caplog: pytest.LogCaptureFixture) -> None:
     thing = Thing()
     served = serve_some(thing, ONEWAY_THREADS=1)

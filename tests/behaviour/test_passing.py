@@ -166,6 +166,7 @@ def test_nothing_exposed(serve_some: Serve) -> None:
 
 
 # --------------------------------------------------------------------------- autoproxy
+@pytest.mark.needs("autoproxy")
 @pytest.mark.feature("F145", "F058", "F064")
 def test_registered_objects_travel_as_proxies(serve_at: Serve) -> None:
     bank = Bank()
@@ -181,6 +182,7 @@ def test_registered_objects_travel_as_proxies(serve_at: Serve) -> None:
         stub._pyroRelease()
 
 
+@pytest.mark.needs("autoproxy")
 @pytest.mark.feature("F145", "F132")
 def test_unregistered_objects_travel_as_copies(serve_at: Serve) -> None:
     bank = Bank()

@@ -23,6 +23,7 @@ class Thing:
         return 7
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F082", "F084")
 def test_fifty_threads_get_their_own_answers(serve: Serve) -> None:
     """Scenario 15."""

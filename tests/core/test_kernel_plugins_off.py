@@ -218,6 +218,9 @@ def test_without_oneway() -> None:
     with serve("oneway") as served:
         with pytest.raises(PluginError, match="'oneway', which is off"):
             oneway_counts(served.daemon)
+        peer = served.peer()
+        welcome = peer.value(peer.hello())  # a client of Pyro5 fails without any of the three
+        assert welcome["meta"].keys() == {"methods", "attrs", "oneway"}
         proxy = served.proxy()
         assert proxy._pyroOneway == set()
         assert proxy.fire() is None

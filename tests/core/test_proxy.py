@@ -54,6 +54,7 @@ def test_the_serializer_of_a_proxy() -> None:
         assert proxy.echo((1, 2)) == (1, 2)
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F302")
 def test_what_travels_with_a_proxy() -> None:
     with Served("tcp4") as served:
@@ -131,6 +132,7 @@ def test_without_metadata_every_name_is_a_method() -> None:
             proxy.anything()
 
 
+@pytest.mark.needs("metadata")
 def test_metadata_of_another_object_can_be_asked_for() -> None:
     class Other:
         @expose

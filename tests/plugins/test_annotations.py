@@ -67,6 +67,7 @@ def test_both_ways(serve: Serve) -> None:
     assert current_context.response_annotations == {}
 
 
+@pytest.mark.needs("metadata")
 def test_they_go_with_every_call_until_taken_away(serve: Serve) -> None:
     thing = Thing()
     proxy = serve(thing).proxy()

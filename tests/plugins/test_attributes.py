@@ -55,6 +55,7 @@ class Derived(Base):
     both: Any = property(lambda self: -1)
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F068", "F069", "F269")
 def test_reading_and_writing() -> None:
     with Served() as served:
@@ -91,6 +92,7 @@ def test_what_is_not_exposed_is_refused_by_both_sides() -> None:
             proxy.method = 1
 
 
+@pytest.mark.needs("metadata")
 def test_an_override_that_is_not_exposed_hides_the_property() -> None:
     with Served() as served:
         served.publish(Derived())
@@ -103,6 +105,7 @@ def test_an_override_that_is_not_exposed_hides_the_property() -> None:
             proxy._pyroInvoke("__getattr__", ["both"], {})
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.parametrize("arguments", [[], [1, 2, 3], [None], [["both"]], [{"both": 1}]])
 def test_odd_arguments(arguments: list[Any]) -> None:
     with Served() as served:

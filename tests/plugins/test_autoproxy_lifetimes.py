@@ -162,6 +162,7 @@ def test_scenario_47_a_session_ends_while_a_call_runs(serve_threads: Serve) -> N
     stub._pyroRelease()
 
 
+@pytest.mark.needs("oneway")
 def test_registering_for_a_client_that_has_gone() -> None:
     """A oneway call may still run then; nothing of it stays."""
     with Served("tcp4", daemon_class=Watched) as served:

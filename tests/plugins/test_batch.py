@@ -113,6 +113,7 @@ def test_there_are_three_ways_to_make_one(local: Served, make: Any) -> None:
         assert list(calls()) == [2]
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F092")
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_scenario_54_an_error_in_the_middle_ends_the_batch(local: Served, serializer: str) -> None:
@@ -169,6 +170,7 @@ def test_scenario_52_a_result_that_cannot_travel_is_an_error_in_its_place(local:
     assert proxy.add(2) == 2
 
 
+@pytest.mark.needs("metadata")
 def test_scenario_52_an_argument_that_cannot_travel_is_refused_before_anything_is_sent(local: Served) -> None:
     proxy = local.proxy()
     calls = BatchProxy(proxy)

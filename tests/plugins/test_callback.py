@@ -101,6 +101,7 @@ def a_ring(size: int, loop: str, limit: float | None = None, **options: Any) -> 
         yield ring
 
 
+@pytest.mark.needs("autoproxy")
 @pytest.mark.feature("F101")
 def test_a_server_calls_its_client(serve_at: Serve) -> None:
     listener = Listener()
@@ -114,6 +115,7 @@ def test_a_server_calls_its_client(serve_at: Serve) -> None:
     assert listener.heard == [1, 2]
 
 
+@pytest.mark.needs("autoproxy")
 @pytest.mark.feature("F102", "F103")
 def test_errors_are_told_to_the_caller_and_logged_here(caplog: pytest.LogCaptureFixture) -> None:
     listener = Listener()
@@ -132,6 +134,7 @@ def test_errors_are_told_to_the_caller_and_logged_here(caplog: pytest.LogCapture
         assert len([record for record in caplog.records if record.name == "pyroplug.callback"]) == 1
 
 
+@pytest.mark.needs("autoproxy")
 @pytest.mark.feature("F102")
 def test_the_connection_stays_after_an_error(serve_at: Serve) -> None:
     listener = Listener()
@@ -157,6 +160,7 @@ def test_a_server_drops_listeners_that_are_gone(serve_at: Serve) -> None:
         assert kept.heard == ["both", "one"]
 
 
+@pytest.mark.needs("oneway")
 @pytest.mark.feature("F104", "F101")
 def test_the_caller_may_hold_a_lock_that_the_callback_does_not_want(serve_at: Serve) -> None:
     """Scenario 19: the client is inside a call and holds a lock; a oneway callback waits, the call does not."""
@@ -171,6 +175,7 @@ def test_the_caller_may_hold_a_lock_that_the_callback_does_not_want(serve_at: Se
         assert listener.told.wait(PATIENCE)
 
 
+@pytest.mark.needs("autoproxy")
 @pytest.mark.feature("F104")
 def test_a_callback_that_wants_a_lock_of_its_caller_ends_by_timeout() -> None:
     """Scenario 19: nobody can know that they wait for each other; a time limit ends it."""

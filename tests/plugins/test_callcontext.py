@@ -188,6 +188,7 @@ def test_nothing_is_left_for_handshakes(serve_at: Serve) -> None:
     assert seen == [(set(), {})] * 5
 
 
+@pytest.mark.needs("metadata", "oneway")
 def test_oneway_calls(serve: Serve) -> None:
     thing = Thing()
     proxy = serve(thing).proxy()

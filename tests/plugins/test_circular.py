@@ -260,7 +260,7 @@ def test_methods_do_not_see_what_is_told() -> None:
         assert [node.seen for _, node in ring] == [[({}, {})]] * 3
 
 
-@pytest.mark.needs("annotations")
+@pytest.mark.needs("annotations", "callcontext")
 def test_programs_cannot_tell_it() -> None:
     with a_ring(["thread"]) as ring:
         proxy = ring[0][0].proxy()

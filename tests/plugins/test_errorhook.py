@@ -32,6 +32,7 @@ class Thing:
         return 1
 
 
+@pytest.mark.needs("metadata", "oneway")
 @pytest.mark.feature("F295")
 def test_it_is_told_of_every_exception_of_a_method() -> None:
     told: list[Any] = []

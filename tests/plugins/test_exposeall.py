@@ -42,6 +42,7 @@ class Mixed(Old):
         return 5
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F270")
 def test_everything_public_is_remote() -> None:
     with warnings.catch_warnings():
@@ -58,6 +59,7 @@ def test_everything_public_is_remote() -> None:
                     proxy._pyroInvoke(name, [], {})
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F270")
 def test_it_is_off_by_default() -> None:
     with Served() as served:

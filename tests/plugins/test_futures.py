@@ -163,6 +163,7 @@ def test_making_a_call_waits_for_nothing_and_errors_reach_the_future(local: Serv
         later.nope().value  # noqa: B018
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F095")
 def test_once_the_members_are_known_names_are_checked_and_properties_are_futures(local: Served) -> None:
     proxy = local.proxy()
@@ -177,6 +178,7 @@ def test_once_the_members_are_known_names_are_checked_and_properties_are_futures
         later._private  # noqa: B018
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F095")
 def test_a_proxy_learns_the_members_from_its_calls(local: Served) -> None:
     later = asyncproxy(local.proxy())
@@ -232,7 +234,7 @@ def test_connections_are_used_again_and_few_are_kept() -> None:
         assert proxy.echo.future(5).value == 5
 
 
-@pytest.mark.needs("correlation")
+@pytest.mark.needs("callcontext", "correlation")
 def test_the_context_of_the_caller_goes_along(local: Served) -> None:
     import uuid
 

@@ -92,6 +92,7 @@ def test_two_classes_in_one_session() -> None:
         assert proxy._pyroInvoke("who", [], {}, objectId="b") == second
 
 
+@pytest.mark.needs("metadata")
 def test_attributes_and_static_methods_of_registered_classes() -> None:
     class Thing:
         @property

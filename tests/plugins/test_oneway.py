@@ -124,6 +124,7 @@ class Counted:
         raise ValueError("everybody hears this")
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F089", "F091")
 @pytest.mark.parametrize("threaded", [True, False])
 def test_what_nobody_hears_of_is_counted(threaded: bool) -> None:
@@ -143,6 +144,7 @@ def test_what_nobody_hears_of_is_counted(threaded: bool) -> None:
     assert oneway_counts(served.daemon) == OnewayCounts(started=5, failed=3, dropped=0)
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F089")
 def test_what_waits_when_the_daemon_ends_counts_as_dropped() -> None:
     gate, entered = threading.Event(), threading.Event()

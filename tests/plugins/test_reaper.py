@@ -121,6 +121,7 @@ def test_scenario_43_a_lease_ends_when_nobody_calls(serve: Serve) -> None:
     assert proxy.use() == "used"
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F059")
 @pytest.mark.parametrize("use", ["use", "size", "fail", "batch", "renew"])
 def test_what_renews_a_lease(use: str) -> None:

@@ -120,6 +120,7 @@ def local() -> Iterator[Served]:
 
 
 # ----------------------------------------------------------------------------- idempotent methods
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F078")
 def test_scenario_22_an_idempotent_call_is_repeated_with_growing_pauses(served: Served) -> None:
     it = begin(served, failures=3)
@@ -137,6 +138,7 @@ def test_other_calls_are_not_repeated(served: Served) -> None:
     assert it.proxy.write() == 2  # the proxy itself is as good as new
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F078")
 def test_a_timeout_is_repeated(local: Served) -> None:
     it = begin(local, failures=2)
@@ -149,6 +151,7 @@ def test_a_timeout_is_repeated(local: Served) -> None:
     assert len(it.pauses) == 2
 
 
+@pytest.mark.needs("metadata")
 def test_tries_are_counted(local: Served) -> None:
     it = begin(local, failures=100)
     with pytest.raises(ConnectionClosedError):
@@ -237,6 +240,7 @@ def test_a_budget_runs_out_and_fills_again() -> None:
     assert all(Budget(0).take() for _ in range(1000))
 
 
+@pytest.mark.needs("metadata")
 def test_all_proxies_share_the_budget() -> None:
     with Served(settings={"RETRY_BUDGET": 4}) as served:
         it = begin(served, failures=1000)
@@ -260,6 +264,7 @@ def test_max_retries_repeats_anything_at_once(served: Served) -> None:
         it.proxy.write()
 
 
+@pytest.mark.needs("metadata")
 def test_max_retries_goes_on_where_the_budget_ends(local: Served) -> None:
     local.kernel.settings.MAX_RETRIES = 5
     it = begin(local, failures=5)
@@ -268,6 +273,7 @@ def test_max_retries_goes_on_where_the_budget_ends(local: Served) -> None:
 
 
 # ----------------------------------------------------------------------------- metadata
+@pytest.mark.needs("metadata")
 @pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
 def test_the_server_says_which_methods_are_idempotent(local: Served, serializer: str) -> None:
     it = begin(local, failures=1)

@@ -231,6 +231,7 @@ def test_containers_are_values(kind: str, value: Any) -> None:
         assert served.proxy().kinds(kind) == value
 
 
+@pytest.mark.needs("metadata")
 @pytest.mark.feature("F285")
 def test_properties_are_streamed(serve: Serve, get_proxy: Callable[[Served], Proxy]) -> None:
     proxy = get_proxy(serve(Thing()))

@@ -570,6 +570,7 @@ def test_endless_recursion_is_cut() -> None:
 
 
 # --------------------------------------------------------------------------- who is told
+@pytest.mark.needs("metadata", "oneway")
 @pytest.mark.feature("F295")
 def test_the_error_handler_is_told_of_oneway_calls_and_batches(serve: Serve) -> None:
     thing = Thing()

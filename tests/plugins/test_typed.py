@@ -694,6 +694,7 @@ def test_over_every_transport(serve_some: Serve) -> None:
         assert caught.value.args == (Color.RED,)
 
 
+@pytest.mark.needs("autoproxy")
 def test_registered_objects_travel_as_proxies_all_the_same(kernel: Kernel) -> None:
     @expose
     @dataclasses.dataclass

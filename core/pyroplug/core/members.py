@@ -119,7 +119,8 @@ class Members:
 
     def metadata(self) -> dict[str, set[str]]:
         """What clients are told: the names of methods and properties, and the notes."""
-        return {"methods": set(self.methods), "attrs": set(self.properties), **self.notes}
+        # clients of Pyro5 look for all three, whatever plugins are there
+        return {"methods": set(self.methods), "attrs": set(self.properties), "oneway": set(), **self.notes}
 
     def marked(self, name: str, mark: str) -> bool:
         """Whether the method ``name`` carries the attribute ``mark`` (set by a decorator)."""
