@@ -138,12 +138,16 @@ def test_a_signal_handler_may_shut_down(serve_at: Serve) -> None:
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        timer = threading.Timer(0.05, lambda: signal.raise_signal(signal.SIGUSR1))
-        timer.start()
         # the loop runs in the main thread here, which is where Python runs handlers
-        threading.Timer(0.05, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)).start()
+        timers = [
+            threading.Timer(0.05, lambda: signal.raise_signal(signal.SIGUSR1)),
+            threading.Timer(0.05, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)),
+        ]
+        for timer in timers:
+            timer.start()
         served.daemon.requestLoop()
-        timer.join()
+        for timer in timers:
+            timer.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert received

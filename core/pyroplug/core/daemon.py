@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .call import current_call
@@ -48,6 +49,7 @@ class Daemon:
     :param interface: class of the object ``Pyro.Daemon``
     :param connected_socket: serve just the peer of this socket; it is never closed by the daemon
     :param kernel: whose plugins and settings to use (default: the default kernel)
+    :param servertype: name of the server loop (SERVERTYPE)
     :param options: further arguments that a transport knows
     :raises DaemonError: the location cannot be used
     :raises ValueError: arguments that exclude each other
@@ -64,6 +66,7 @@ class Daemon:
         connected_socket: Any = None,
         *,
         kernel: Kernel | None = None,
+        servertype: str | None = None,
         **options: Any,
     ) -> None:
         self.kernel = kernel or default_kernel()
@@ -102,7 +105,7 @@ class Daemon:
                     f"nathost cannot be used with {self.locationStr}: clients need no other location for it"
                 )
             self._add_system_objects()
-            self.transportServer = self.kernel.server_factory().create(self._endpoint, settings)
+            self.transportServer = self.kernel.server_factory(servertype).create(self._endpoint, settings)
             for listener in self._listeners:
                 self.transportServer.add_listener(listener)
             if connected_socket is not None:
@@ -292,13 +295,20 @@ class Daemon:
 
         :raises PyroError: the daemon was closed
         """
+        with self._serving():
+            try:
+                self.transportServer.run(loopCondition)
+            except KeyboardInterrupt:
+                log.info("the request loop was ended by Ctrl-C")
+
+    @contextlib.contextmanager
+    def _serving(self) -> Iterator[None]:
+        """While this thread turns the loop."""
         self._check_open()
         self._loop_thread = threading.get_ident()
         self._loop_ended.clear()
         try:
-            self.transportServer.run(loopCondition)
-        except KeyboardInterrupt:
-            log.info("the request loop was ended by Ctrl-C")
+            yield
         finally:
             try:
                 if self._shutting_down:

@@ -470,9 +470,9 @@ class Kernel:
         """Let plugins check and read the server's answer."""
         self.hooks.validate_welcome(proxy, connection, welcome)
 
-    def server_factory(self) -> ServerLoopFactory:
-        """The server loop that the setting SERVERTYPE names."""
-        name = self.settings.SERVERTYPE
+    def server_factory(self, name: str | None = None) -> ServerLoopFactory:
+        """The server loop of that name; without one, that of the setting SERVERTYPE."""
+        name = name or self.settings.SERVERTYPE
         factory = self.servers.get(name)
         if factory is None:
             known = ", ".join(sorted(self.servers)) or "none"

@@ -44,7 +44,7 @@ PATIENCE: Final = 10.0 * float(os.environ.get("PYROPLUG_TEST_TIMEOUT_FACTOR") or
 
 TRANSPORTS: Final = ("tcp4", "tcp6", "unix", "memory", "pair")
 """What ``Served(transport=...)`` knows."""
-LOOPS: Final = ("thread", "multiplex")
+LOOPS: Final = ("thread", "multiplex", "asyncio")
 """The server loops that come with pyroplug."""
 
 _WITHOUT: Final = os.environ.get("PYROPLUG_TEST_WITHOUT", "")

@@ -147,6 +147,10 @@ class EpollPoller:
         """
         return self._epoll.poll(timeout, POLLED_AT_ONCE)
 
+    def fileno(self) -> int:
+        """A descriptor that is readable when :meth:`poll` has something to tell."""
+        return self._epoll.fileno()
+
     def close(self) -> None:
         """Release the descriptor."""
         self._epoll.close()
@@ -207,6 +211,11 @@ class SelectorPoller:
             (key.fd, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
             for key, mask in ready
         ]
+
+    def fileno(self) -> int:
+        """As in EpollPoller, where the system's poller has a descriptor; otherwise AttributeError."""
+        number: int = self._selector.fileno()  # type: ignore[attr-defined]
+        return number
 
     def close(self) -> None:
         """Release the descriptor."""
