@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pyroplug.core.stash import Stash, StashKey
     from pyroplug.core.tracebacks import excepthook, get_pyro_traceback
     from pyroplug.core.uri import URI
+    from pyroplug.plugins.aio.daemon import AsyncDaemon
     from pyroplug.plugins.batch import BatchProxy, batch
     from pyroplug.plugins.blob import SerializedBlob
     from pyroplug.plugins.callback import callback
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DAEMON_NAME",
     "URI",
+    "AsyncDaemon",
     "BatchProxy",
     "BroadcastServer",
     "Call",
@@ -149,6 +151,7 @@ _HOMES: Mapping[str, str] = {
     name: module
     for module, names in {
         "pyroplug.core.call": "Call",
+        "pyroplug.plugins.aio.daemon": "AsyncDaemon",
         "pyroplug.core.client": "Proxy",
         "pyroplug.core.daemon": "DAEMON_NAME Daemon serve",
         "pyroplug.core.errors": "CircularCallError CommunicationError ConfigError ConnectionClosedError ConnectionRefusedByPeer "

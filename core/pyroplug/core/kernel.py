@@ -472,7 +472,7 @@ class Kernel:
 
     def server_factory(self, name: str | None = None) -> ServerLoopFactory:
         """The server loop of that name; without one, that of the setting SERVERTYPE."""
-        name = name or self.settings.SERVERTYPE
+        name = name or str(self.settings.SERVERTYPE)
         factory = self.servers.get(name)
         if factory is None:
             known = ", ".join(sorted(self.servers)) or "none"

@@ -113,6 +113,8 @@ class Members:
         self.properties: dict[str, property] = {}
         self.extra: dict[str, Callable[..., Any]] = {}
         """pseudo methods that plugins add; callable by peers, but not listed as methods"""
+        self.coroutines: set[str] = set()
+        """names of the methods that are ``async def``"""
         self.notes: dict[str, set[str]] = {}
         """further sets of method names, by what is noted about them; part of the metadata"""
         self.stash = Stash()
@@ -175,6 +177,7 @@ def compute_members(cls: type, everything: bool = False) -> Members:
             # whatever a subclass defines replaces what it inherits, exposed or not
             members.methods.pop(name, None)
             members.properties.pop(name, None)
+            members.coroutines.discard(name)
             if is_private(name):
                 continue
             if isinstance(member, property):
@@ -185,4 +188,6 @@ def compute_members(cls: type, everything: bool = False) -> Members:
             function = _unbound(member)
             if function is not None and (everything or getattr(function, EXPOSED, False)):
                 members.methods[name] = function
+                if inspect.iscoroutinefunction(getattr(member, "__func__", member)):
+                    members.coroutines.add(name)
     return members

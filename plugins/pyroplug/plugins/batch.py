@@ -10,7 +10,7 @@ Results that are iterators cannot travel in a batch; that is an error in their p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, cast
 
 from pyroplug.core.call import Call
@@ -22,6 +22,7 @@ from pyroplug.core.members import is_private
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.proxy import ProxyBase
+from pyroplug.core.registry import Entry
 from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.types import ExceptionWrapper
 from pyroplug.core.wire import FLAG_BATCH, FLAG_ONEWAY, Frame
@@ -156,12 +157,15 @@ def pyro_bind(connection: Any) -> Steps | None:
 
 @functools.lru_cache(maxsize=8)
 def _steps(limit: int) -> Steps:
-    def run(call: Call) -> list[Any]:
+    def run(call: Call) -> list[Any] | Coroutine[Any, Any, list[Any]]:
         if len(call.args) > limit:
             raise DaemonError(f"a batch of {len(call.args)} calls is too long (BATCH_MAX_CALLS is {limit})")
         call.reply_flags |= FLAG_BATCH
         call.substitute = _in_place
-        return _run(call)
+        entry = call.connection.objects.get(call.object_id)
+        if entry is None:
+            raise DaemonError(f"unknown object: {call.object_id}")
+        return _run_and_await(call, entry) if entry.members.coroutines else _run(call, entry)
 
     def begin(call: Call) -> None:
         call.invoke = run
@@ -169,11 +173,8 @@ def _steps(limit: int) -> Steps:
     return Steps(flags={FLAG_BATCH: begin})
 
 
-def _run(call: Call) -> list[Any]:
+def _run(call: Call, entry: Entry) -> list[Any]:
     """The results of the calls, ending with the first that failed."""
-    entry = call.connection.objects.get(call.object_id)
-    if entry is None:
-        raise DaemonError(f"unknown object: {call.object_id}")
     table = entry.table
     results: list[Any] = []
     append = results.append
@@ -193,6 +194,22 @@ def _run(call: Call) -> list[Any]:
         raise  # ends the server loop: it must see this
     except BaseException as exc:  # whatever user code raises
         append(_failed(call, item, exc))
+    return results
+
+
+async def _run_and_await(call: Call, entry: Entry) -> list[Any]:
+    """As :func:`_run`, for objects with async methods: each call ends before the next begins."""
+    results: list[Any] = []
+    item: Any = None
+    instance = entry.instance(call.connection) if entry.dynamic else None
+    try:
+        for item in call.args:
+            method, args, kwargs = item
+            function = entry.table[method]
+            result = function(instance, *args, **(kwargs or {})) if entry.dynamic else function(*args, **(kwargs or {}))
+            results.append(await result if isinstance(result, Coroutine) else result)
+    except Exception as exc:  # user code
+        results.append(_failed(call, item, exc))
     return results
 
 

@@ -1,7 +1,7 @@
 """``async def`` methods: the client waits for the result, no thread of the server does.
 
 They run as tasks in one event loop: the one that the daemon lives in (server loop ``asyncio``), otherwise one in a
-thread of the daemon's own, made when the first such method is called; uvloop's where that is installed.
+thread of the daemon's own (EVENT_LOOP), made when the first such method is called.
 Any number of them run at a time, beside plain methods, which stay where the server loop runs them: so what both
 kinds touch must be safe to use from two threads, except under ``asyncio``, where there is only one.
 
@@ -14,6 +14,7 @@ ended after SHUTDOWN_TIMEOUT seconds is cancelled.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Coroutine
 from contextvars import copy_context
@@ -25,13 +26,14 @@ from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.stash import StashKey
+from pyroplug.transports.servers.asyncio import new_event_loop
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["PLUGIN", "TASKS", "Tasks"]
 
-PLUGIN = PluginInfo("coroutines", "async def methods")
+PLUGIN = PluginInfo("coroutines", "async def methods", requires=("asyncio",))
 
 LAST_WORDS = 1.0
 """Seconds that cancelled methods get to clean up when the daemon is closed."""
@@ -42,6 +44,7 @@ class Tasks:
 
     def __init__(self, daemon: Any) -> None:
         self._server_loop = daemon.transportServer
+        self._settings = daemon.kernel.settings
         self._lock = threading.Lock()
         self._own: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -82,7 +85,7 @@ class Tasks:
             if self._closed:
                 raise PyroError("the daemon is being closed: async methods are not started any more")
             if self._own is None:
-                self._own = loop = _new_event_loop()
+                self._own = loop = new_event_loop(self._settings)
                 self._thread = threading.Thread(target=_turn, args=(loop,), name="pyroplug-coroutines", daemon=True)
                 self._thread.start()
             return self._own
@@ -104,6 +107,9 @@ class Tasks:
             self._closed = True
             loop, thread = self._own, self._thread
         if loop is None or thread is None:
+            for task in list(self._running):
+                with contextlib.suppress(RuntimeError):  # the event loop has ended, and cancelled all by itself
+                    task.get_loop().call_soon_threadsafe(task.cancel)
             return
 
         async def cancel() -> None:
@@ -121,16 +127,6 @@ class Tasks:
 
     def _stopping(self, task: asyncio.Task[None]) -> None:
         self._last = task  # an event loop keeps no strong reference
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    import asyncio
-
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:
@@ -151,7 +147,10 @@ TASKS = StashKey[Tasks]()
 
 def answer_later(call: Request, coroutine: Coroutine[Any, Any, Any]) -> Later:
     """Results adapter: what a method returned is to be awaited first."""
-    tasks: Tasks = call.connection.endpoint.daemon.stash[TASKS]
+    daemon = call.connection.endpoint.daemon
+    if TASKS not in daemon.stash:
+        daemon.stash.setdefault(TASKS, Tasks(daemon))
+    tasks: Tasks = daemon.stash[TASKS]
     return tasks.start(call, coroutine)
 
 

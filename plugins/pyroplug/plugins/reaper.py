@@ -24,7 +24,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from pyroplug.core.call import current_call
@@ -108,15 +108,28 @@ class Hold:
                 if self.ended:  # between the look-up and here
                     raise DaemonError(f"unknown object: {self._object_id}")
                 self.running += 1
+            result: Any = None
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
             finally:
-                with self._lock:
-                    self.running -= 1
-                    self.used = self._clock()
-                self._tell()
+                if not isinstance(result, Coroutine):
+                    self._left()
+            return self._until_done(result) if isinstance(result, Coroutine) else result
 
         return call
+
+    async def _until_done(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """An async method runs until it is done, not until it is started."""
+        try:
+            return await coroutine
+        finally:
+            self._left()
+
+    def _left(self) -> None:
+        with self._lock:
+            self.running -= 1
+            self.used = self._clock()
+        self._tell()
 
     def touch(self) -> None:
         """Renew the lease."""

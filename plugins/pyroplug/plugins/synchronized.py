@@ -74,6 +74,11 @@ def pyro_bind_method(cls: type, name: str, members: Members) -> Callable[[Callab
     """Put the lock around the methods."""
     if not (getattr(cls, _MARK, False) or members.marked(name, _MARK)):
         return None
+    if name in members.coroutines:
+        raise TypeError(
+            f"{cls.__qualname__}.{name} is an async method and cannot be synchronized: waiting for a lock would stop "
+            f"the event loop; use an asyncio.Lock in it"
+        )
     return lambda method: _locked(members, method)
 
 

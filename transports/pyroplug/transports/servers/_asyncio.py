@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+import time
+from collections.abc import Callable
 
 from pyroplug.core.errors import ConfigError
 from pyroplug.core.interfaces import Acceptor
 from pyroplug.core.settings import Settings
 
 from ._base import SWEEP_INTERVAL
+from .asyncio import new_event_loop
 from .multiplex import MultiplexLoop
 
-__all__ = ["AsyncioLoop", "run_in_event_loop"]
+__all__ = ["AsyncioLoop"]
 
-
-def run_in_event_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end in a new event loop: uvloop's where that is installed, asyncio's otherwise."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
+log = logging.getLogger("pyroplug.server")
 
 
 class AsyncioLoop(MultiplexLoop):
@@ -40,12 +34,20 @@ class AsyncioLoop(MultiplexLoop):
         super().__init__(acceptor, settings)
         self.event_loop: asyncio.AbstractEventLoop | None = None
         """The event loop that this loop lives in, while it does."""
+        self.event_loop_thread: int | None = None
+        """The ident of its thread."""
         self._ended: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def run(self, condition: Callable[[], bool]) -> None:
         """Serve in this thread, in a new event loop."""
-        run_in_event_loop(self.serve(condition))
+        loop = new_event_loop(self._settings)
+        try:
+            asyncio.set_event_loop(loop)
+            loop.run_until_complete(self.serve(condition))
+        finally:
+            asyncio.set_event_loop(None)
+            _end(loop)
 
     async def serve(self, condition: Callable[[], bool] = lambda: True) -> None:
         """Serve in the running event loop until ``condition()`` is false or :meth:`shutdown` is called.
@@ -61,8 +63,30 @@ class AsyncioLoop(MultiplexLoop):
             while not self._stop and condition():
                 with contextlib.suppress(asyncio.TimeoutError):  # (not TimeoutError's name before 3.11)
                     await asyncio.wait_for(self._ended.wait(), self._settings.POLLTIMEOUT)
+            if self._stop:
+                await self._let_finish()
         finally:
             self._detach(loop)
+
+    async def _let_finish(self) -> None:
+        """Take no further requests; wait for async methods here, because closing waits in the blocking way."""
+        for link in list(self._links.values()):
+            link.connection.drain()
+        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
+        while time.monotonic() < deadline and any(  # noqa: ASYNC110 - those who end calls know no event loop
+            self._running(link) for link in list(self._links.values())
+        ):
+            await asyncio.sleep(0.005)
+
+    def _drain(self) -> None:
+        if self.event_loop is not None and self.event_loop_thread != threading.get_ident():
+            super()._drain()
+            return
+        # serve() has waited; here nothing could end any more, because this thread is the event loop's
+        for link in list(self._links.values()):
+            link.connection.drain()
+            if link.later and self._running(link):
+                log.warning("%s: its call did not end in time and is abandoned", link.connection.peer)
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -73,7 +97,7 @@ class AsyncioLoop(MultiplexLoop):
                 f"use a SelectorEventLoop, or SERVERTYPE=thread, which serves async methods too"
             ) from exc
         self.event_loop = loop
-        self._turning_thread = threading.get_ident()
+        self.event_loop_thread = self._turning_thread = threading.get_ident()
         self._tick()
 
     def _detach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -82,7 +106,7 @@ class AsyncioLoop(MultiplexLoop):
             self._timer = None
         loop.remove_reader(self._poller.fileno())
         self.event_loop = None
-        self._turning_thread = None
+        self.event_loop_thread = self._turning_thread = None
 
     def _tick(self) -> None:
         """What is to be done even if nothing comes: deadlines and housekeeping."""
@@ -102,3 +126,16 @@ class AsyncioLoop(MultiplexLoop):
             # somebody may have to be sent away before the timer that was set without him
             self._timer.cancel()
             self._tick()
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """Close an event loop of ours, and cancel the tasks that are left in it."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

@@ -214,8 +214,8 @@ class SelectorPoller:
 
     def fileno(self) -> int:
         """As in EpollPoller, where the system's poller has a descriptor; otherwise AttributeError."""
-        number: int = self._selector.fileno()  # type: ignore[attr-defined]
-        return number
+        selector: Any = self._selector
+        return int(selector.fileno())
 
     def close(self) -> None:
         """Release the descriptor."""
