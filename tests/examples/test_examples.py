@@ -153,6 +153,7 @@ PAIRS = [
         "percall: 3 instance(s), calls seen [1, 1, 1]",
         "creator: made by the creator",
     )),
+    Example("asyncio", ("reached: 10", "grown: True")),
     Example("leases", (
         "letter: a letter | memo: a memo",
         "Desk: permanent, Note: leased, Note: session",

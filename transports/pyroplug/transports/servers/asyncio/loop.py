@@ -18,9 +18,9 @@ from pyroplug.core.errors import ConfigError
 from pyroplug.core.interfaces import Acceptor
 from pyroplug.core.settings import Settings
 
-from ._base import SWEEP_INTERVAL
-from .asyncio import new_event_loop
-from .multiplex import MultiplexLoop
+from .._base import SWEEP_INTERVAL
+from ..multiplex import MultiplexLoop
+from . import new_event_loop
 
 __all__ = ["AsyncioLoop"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLUGIN", "AsyncioFactory", "new_event_loop"]
 
-PLUGIN = PluginInfo("asyncio", "server loop: in an asyncio event loop")
+PLUGIN = PluginInfo("asyncio", "server loop: in an asyncio event loop", requires=("multiplex",))
 
 
 def new_event_loop(settings: Settings) -> AbstractEventLoop:
@@ -49,7 +49,7 @@ class AsyncioFactory:
 
     def create(self, acceptor: Acceptor, settings: Settings) -> ServerLoop:
         """A loop for one daemon."""
-        from ._asyncio import AsyncioLoop
+        from .loop import AsyncioLoop
 
         return AsyncioLoop(acceptor, settings)
 
