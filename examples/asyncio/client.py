@@ -5,7 +5,7 @@ import threading
 
 from pyroplug.api import Proxy
 
-reached = []
+reached: list[bool] = []
 
 
 def wait_for(value: int) -> None:

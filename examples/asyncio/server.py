@@ -9,7 +9,8 @@ from pyroplug.api import AsyncDaemon, expose
 class Sensor:
     """Its value changes while the program runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, daemon: AsyncDaemon) -> None:
+        self._daemon = daemon
         self._value = 0
         self._changed = asyncio.Condition()
 
@@ -30,12 +31,12 @@ class Sensor:
             return self._value
 
     def stop(self) -> None:
-        self._pyroDaemon.shutdown()
+        self._daemon.shutdown()
 
 
 async def main() -> None:
     async with AsyncDaemon() as daemon:
-        sensor = Sensor()
+        sensor = Sensor(daemon)
         print(daemon.register(sensor, "sensor"), flush=True)
 
         async def live() -> None:
