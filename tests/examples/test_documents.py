@@ -23,7 +23,7 @@ PAGES = [
 STRICT = [TREE / "README.md", TREE / "docs" / "tutorial.md"]
 
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<kind>run|serve|file|output|fragment)(?:: (?P<argument>\S+))? -->\n+)?"
+    r"(?:^<!-- (?P<kind>run|serve|file|output|fragment|name-server)(?:: (?P<argument>\S+))? -->\n+)?"
     r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -54,7 +54,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def is_run(page: Path) -> bool:
-    return any(block.kind in ("run", "serve") for block in blocks(page))
+    return any(block.kind in ("run", "serve", "name-server") for block in blocks(page))
 
 
 def name(page: Path) -> str:
@@ -81,6 +81,7 @@ def test_programs_on_the_page_work(
     port = free_port()
     server: Any = None
     output = ""
+    settings: dict[str, str] = {}
     for number, block in enumerate(blocks(page)):
         where = f"{name(page)}, line {block.line}"
         text = block.text.replace("4444", port)
@@ -91,6 +92,9 @@ def test_programs_on_the_page_work(
                 output = server.finish()
             assert expected(text).search(output), f"{where}: this was printed:\n{output}"
             continue
+        if block.kind == "name-server":
+            (uri,) = start("-m", "pyroplug", "ns", "-n", "localhost", "-p", "0", "-s", "memory").wait_until_ready()
+            settings["PYRO_NS_PORT"] = uri.rpartition(":")[2]
         if block.kind not in ("run", "serve", "file"):
             continue
         path.write_text(text, "utf-8")
@@ -98,10 +102,10 @@ def test_programs_on_the_page_work(
             if server is not None:
                 server.process.terminate()
                 server.finish()
-            server, output = start(path), ""
+            server, output = start(path, env=settings), ""
             server.wait_until_ready()
         elif block.kind == "run":
-            result = run(path)
+            result = run(path, env=settings)
             output = result.stdout
             code = int(block.argument or 0)
             assert result.returncode == code, f"{where}: ended with {result.returncode}:\n{output}"
