@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -147,21 +148,46 @@ def test_metadata_of_another_object_can_be_asked_for() -> None:
         assert proxy._pyroMethods == {"else_"}
 
 
-def test_a_call_within_a_call_of_the_same_thread_is_refused() -> None:
-    """A finalizer or signal handler that uses the proxy while its own thread waits for a reply."""
+class Meddling:
+    """A stream in the middle of whose operations something happens, once."""
+
+    def __init__(self, stream: Any, operation: str, action: Callable[[], Any]) -> None:
+        self._stream, self._operation, self._action = stream, operation, action
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._operation:
+            self._operation = ""
+            self._action()
+        return getattr(self._stream, name)
+
+
+@pytest.mark.parametrize("value", [1, "x" * 100_000], ids=["short way", "long way"])
+@pytest.mark.parametrize("operation", ["send", "recv_into"])
+@pytest.mark.parametrize("mux", [True, False])
+def test_a_call_within_a_call_of_the_same_thread_is_refused(mux: bool, operation: str, value: Any) -> None:
+    """A finalizer or signal handler that uses the proxy while its own thread sends, or reads."""
     with Served() as served:
         served.publish(Thing())
-        proxy = served.proxy()
+        proxy = served.proxy(kernel=make_kernel(environ={} if mux else {"PYRO_DISABLE_PLUGINS": "mux"}))
         proxy.echo()
         connection = proxy._pyroConnection
         assert isinstance(connection, ClientConnection)
-        connection.busy = True
-        try:
-            with pytest.raises(LocalProtocolError, match="in the middle of another call"):
-                connection.call("thing", "echo", (1,), {})
-        finally:
-            connection.busy = False
-        assert proxy.echo(1) == 1
+        assert connection.overlapping == mux
+        refused: list[Exception] = []
+
+        def meddle() -> None:
+            for inner in (2, "y" * 100_000):
+                try:
+                    proxy.echo(inner)
+                except LocalProtocolError as exc:
+                    refused.append(exc)
+
+        meddling: Any = Meddling(connection.stream, operation, meddle)
+        connection.stream = meddling
+        assert proxy.echo(value) == value
+        assert ["in the middle of another call" in str(exc) for exc in refused] == [True, True]
+        assert proxy.echo(3) == 3
+        assert proxy._pyroConnection is connection
 
 
 def test_a_dropped_proxy_closes_its_socket() -> None:

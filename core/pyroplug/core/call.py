@@ -41,6 +41,8 @@ class Call:
     reply_correlation: bytes = NO_CORRELATION
     reply_payload: bytes | None = None
     """Server: goes out as it is, in place of the encoded result; for what plugins agree on with their like."""
+    expires: float | None = None
+    """Client: when the time for the call is over (``time.monotonic()`` seconds), if before the proxy's time-out."""
     wants_reply: bool = True
     decode: Callable[[Call], tuple[str, str, Sequence[Any], Mapping[str, Any]]] | None = None
     """Server: how to decode the payload instead of with the codec."""

@@ -9,7 +9,7 @@
 Handshake, limits, deadlines and clean-up live here and in no transport or server loop.  The server side
 does no I/O: bytes go in with :meth:`ServerConnection.receive`, tasks come out with
 :meth:`~ServerConnection.next_task`, and a task's ``run()`` gives the bytes to send.  The client side is
-the blocking one; it sends a request and waits for its reply.
+the blocking one: callers send requests and wait for replies, which :mod:`~pyroplug.core.exchange` brings to them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -27,9 +28,7 @@ from .call import Call, current_call
 from .dispatch import Later, Request
 from .errors import (
     CommunicationError,
-    ConnectionClosedError,
     ConnectionRefusedByPeer,
-    LocalProtocolError,
     ProtocolError,
     PyroError,
     RemoteError,
@@ -37,6 +36,7 @@ from .errors import (
     SerializeError,
     TimeoutError,
 )
+from .exchange import FREE, Exchange, Lost, Waiter
 from .stash import Stash
 from .wire import (
     CONNECT,
@@ -73,12 +73,9 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .uri import URI
 
-__all__ = ["ClientConnection", "Endpoint", "QuickTask", "ServerConnection", "State", "Task", "translate"]
+__all__ = ["ClientConnection", "Endpoint", "Lost", "QuickTask", "ServerConnection", "State", "Task"]
 
 log = logging.getLogger("pyroplug.connection")
-
-RECEIVE_SIZE = 16 * 1024
-"""How much a client connection receives at once (bytes); larger replies get a buffer of their own."""
 
 _NOT_PLAIN = 0xFFFF & ~FLAG_CORR_ID
 _ITERATION_ENDS = ("StopIteration", "StopAsyncIteration", "GeneratorExit")
@@ -174,13 +171,6 @@ class Endpoint(Protocol):
 
 def _nobody() -> None:
     return None
-
-
-def translate(error: BaseException, peer: str, doing: str) -> CommunicationError:
-    """What an operating system error means to a caller."""
-    if isinstance(error, builtins.TimeoutError):
-        return TimeoutError(f"{doing}: timeout, {peer} did not answer in time")
-    return ConnectionClosedError(f"{doing}: connection with {peer} lost: {error}")
 
 
 # ============================================================================= server side
@@ -498,11 +488,11 @@ class _Handshake:
 
 
 # ============================================================================= client side
-class ClientConnection:
-    """One connection to a daemon, used by one call at a time (its owner holds a lock).
+class ClientConnection(Exchange):
+    """One connection to a daemon.
 
-    ``busy`` is true from the first byte of a request to the last of its reply.  A connection that is busy
-    after a call has ended (by an error, or Ctrl-C) cannot be used any more: what comes next may be anything.
+    With peers that agreed to it any number of threads make calls on it at the same time (``overlapping``); otherwise
+    its owner sees to it that one does.
     """
 
     side = "client"
@@ -510,10 +500,9 @@ class ClientConnection:
     def __init__(
         self, stream: Stream, plan: Plan, serializer_id: int, settings: Settings, *, owns_stream: bool = True
     ) -> None:
-        self.stream = stream
+        super().__init__(stream, plan.limits)
         self.settings = settings
         self.serializer_id = serializer_id
-        self.seq = 0
         self.stash = Stash()
         self.owns_stream = owns_stream
         self.uri: URI | None = None
@@ -523,14 +512,8 @@ class ClientConnection:
         """What the handshake carries as its correlation id; plugins may set it in ``pyro_hello``."""
         self.owner: Callable[[], Any] = _nobody
         """A weak reference to the proxy, for plugins that make further calls."""
-        self.timeout: float | None = None
         self.extensions: frozenset[str] = frozenset()
         """The protocol extensions that both sides have."""
-        self.busy = False
-        self._buffer = bytearray(RECEIVE_SIZE)
-        self._view = memoryview(self._buffer)
-        self._clean = True  # nothing that was received is left
-        self.reader = FrameReader(plan.limits.max_message_size, plan.limits.max_annotations)
         self.use(plan)
 
     def use(self, plan: Plan) -> None:
@@ -545,22 +528,11 @@ class ClientConnection:
         self._loads = self.codec.loads
         self._head = head(INVOKE, self.serializer_id)
         self._reply_head = head(RESULT, self.serializer_id)
-        self._small = min(IN_PLACE, plan.limits.max_message_size)
-
-    def settimeout(self, seconds: float | None) -> None:
-        """How long a call may take from now on (seconds; None: no limit)."""
-        if seconds != self.timeout:
-            self.stream.settimeout(seconds)
-            self.timeout = seconds
-
-    @property
-    def peer(self) -> str:
-        """The server, as text."""
-        return self.stream.peer
-
-    def close(self) -> None:
-        """Hang up."""
-        self.stream.close()
+        self._max_size = plan.limits.max_message_size
+        self._small = min(IN_PLACE, self._max_size)
+        # another proxy may use a given socket next, and must not find replies to the calls of this one there
+        self.overlapping = plan.overlapping > 0 and self.owns_stream
+        self._limit = plan.overlapping if self.overlapping else 1
 
     # ----------------------------------------------------------------- the handshake
     def hello(self, hello: Mapping[str, Any], annotations: Mapping[str, bytes], seq: int) -> Mapping[str, Any]:
@@ -574,8 +546,11 @@ class ClientConnection:
         if offered:
             annotations = {**annotations, EXTENSIONS: ",".join(sorted(offered)).encode()}
         flags = 0 if self.correlation is NO_CORRELATION else FLAG_CORR_ID
-        self._send(encode(CONNECT, self.serializer_id, flags, seq, payload, annotations, self.correlation))
-        frame = self._receive()
+        try:
+            self._send(encode(CONNECT, self.serializer_id, flags, seq, payload, annotations, self.correlation))
+            frame = self.first_frame()
+        except Lost as lost:
+            raise lost.error from lost.error.__cause__
         if frame.type == CONNECTFAIL:
             reason = self._reason(frame)
             raise ConnectionRefusedByPeer(f"connection to {self.peer} rejected: {reason}", reason)
@@ -600,8 +575,8 @@ class ClientConnection:
     def call(self, object_id: str, method: str, args: Any, kwargs: Any, flags: int = 0, raw: bool = False) -> Any:
         """Make a call and wait for its result.
 
-        Errors before anything is sent (a value that cannot be encoded, a message too large) leave the
-        connection usable; any other communication error makes it unusable, and the owner must close it.
+        :raises Lost: it failed on the way; where ``gone`` is true now, the owner needs another connection
+        :raises BaseException: what the server answered, or why nothing was sent
         """
         if not self._plain or raw or (len(args) == 1 and type(args[0]) in self._arguments):
             return self._call_with_plugins(object_id, method, args, kwargs, flags, raw)
@@ -610,47 +585,88 @@ class ClientConnection:
                 return self._call_with_plugins(object_id, method, args, kwargs, flags, raw)
         payload = self._dumps_call(object_id, method, args, kwargs)
         size = len(payload)
-        if flags or size >= self._small or self.busy or not self._clean:
+        if flags or size >= self._small or self._short != FREE or not self._turn.acquire(False):
             return self._exchange(payload, flags, self.serializer_id, method)
 
-        # from here on the short way of one small plain call, in one piece: no frame, no call object
-        self.seq = seq = (self.seq + 1) & 0xFFFF
-        self.busy = True
-        message = pack_plain(self._head, seq, size, MAGIC) + payload
-        stream = self.stream
+        # from here on the short way of one small plain call while no other is under way, in one piece: no frame, no
+        # call object, no waiter
         try:
-            sent = stream.send(message)
-            if sent < len(message):
-                send_all(stream.send, (memoryview(message)[sent:],))
-            count = stream.recv_into(self._buffer)
-        except OSError as exc:
-            raise translate(exc, self.peer, "waiting for the reply") from exc
-        if count > HEADER_SIZE:
-            start, flags, reply_seq, length, chunks, magic = unpack_plain(self._buffer)
-            if (
-                start == self._reply_head
-                and reply_seq == seq
-                and length + HEADER_SIZE == count
-                and length <= self._small
-                and not (chunks or flags & _NOT_PLAIN)
-                and magic == MAGIC
-            ):
-                self.busy = False
-                return self._loads(self._view[HEADER_SIZE:count].tobytes())
-        return self._finish(count, seq, method)
+            if self._sending.acquire(False):
+                if self._waiters or self._sends or self._short != FREE:
+                    self._sending.release()
+                else:
+                    self._reader = get_ident()
+                    self._short = self.seq = seq = (self.seq + 1) & 0xFFFF
+                    message = pack_plain(self._head, seq, size, MAGIC) + payload
+                    stream = self.stream
+                    sent = stream.send(message)
+                    if sent < len(message):
+                        send_all(stream.send, (memoryview(message)[sent:],))
+                    self._sending.release()
+                    count = stream.recv_into(self._buffer)
+                    if count > HEADER_SIZE:
+                        start, flags, reply_seq, length, chunks, magic = unpack_plain(self._buffer)
+                        if (
+                            start == self._reply_head
+                            and reply_seq == seq
+                            and length + HEADER_SIZE == count
+                            and length <= self._small
+                            and not (chunks or flags & _NOT_PLAIN)
+                            and magic == MAGIC
+                        ):
+                            data = self._view[HEADER_SIZE:count].tobytes()
+                            self._short = FREE
+                            self._turn.release()
+                            if self._waiters:
+                                self._heard += 1
+                                self._tell_another()
+                            return self._loads(data)
+                    return self._finish(count, seq, method)
+        except BaseException as exc:
+            self._undo(exc)
+            raise
+        self._turn.release()
+        if self._waiters:
+            self._tell_another()
+        return self._exchange(payload, 0, self.serializer_id, method)
 
     def _finish(self, count: int, seq: int, method: str) -> Any:
         """Anything but one plain reply came: take the long way from what is in the buffer."""
         if not count:
-            raise ConnectionClosedError(f"receiving: connection with {self.peer} was closed by the other side")
+            raise self._ended()
+        waiter = self._waiters[seq] = Waiter(RESULT)
+        self._heard += 1
         self.reader.feed(bytes(self._view[:count]))
-        frame = self._receive()
-        self._check_reply(frame, seq)
-        self.busy = False
+        frame = self._wait(waiter, None if self.timeout is None else time.monotonic() + self.timeout, reads=True)
         call = self._took(frame, None, method) if frame.annotations else None
         if frame.serializer_id != self.serializer_id:
             self._foreign_serializer(frame)
         return self._value(frame, call, method)
+
+    def _undo(self, exc: BaseException) -> None:
+        """The short way was left by an exception: see that nothing stays locked.
+
+        :raises Lost: the call was lost by it
+        """
+        number = self._short if self._reader == get_ident() else FREE
+        sending = True
+        try:
+            self._sending.release()
+        except RuntimeError:
+            sending = False
+        if number < 0:
+            self._let_go()  # it was over, or had not begun
+            return
+        failed = isinstance(exc, (OSError, CommunicationError))
+        error = exc if isinstance(exc, CommunicationError) else self._translated(exc, sending)
+        waiter = self._waiters[number] = Waiter(RESULT)
+        if sending or (failed and not isinstance(exc, builtins.TimeoutError)):
+            self._break(error)
+            self._let_go()
+        else:
+            self._give_up(waiter, exc, self._heard)
+        if failed:
+            raise Lost(error) from None
 
     def _call_with_plugins(self, object_id: str, method: str, args: Any, kwargs: Any, flags: int, raw: bool) -> Any:
         call = Call(self, self.plan, self.serializer_id, flags, 0, None)
@@ -684,37 +700,19 @@ class ClientConnection:
         raw: bool = False,
     ) -> Any:
         """Send an encoded request; receive and decode the reply, unless the flags say that none comes."""
-        seq = (self.seq + 1) & 0xFFFF
-        plan = self.plan
-        if call is None:
-            message = encode(
-                INVOKE, serializer_id, flags, seq, payload, None, NO_CORRELATION, plan.limits.max_message_size
-            )
-        else:
-            call.seq = seq
-            if call.correlation is not NO_CORRELATION:
+        annotations: Mapping[str, Buffer] | None = None
+        correlation = NO_CORRELATION
+        expires: float | None = None
+        if call is not None:
+            annotations, correlation, expires = call.annotations, call.correlation, call.expires
+            if correlation is not NO_CORRELATION:
                 flags |= FLAG_CORR_ID
-            message = encode(
-                INVOKE,
-                serializer_id,
-                flags,
-                seq,
-                payload,
-                call.annotations,
-                call.correlation,
-                plan.limits.max_message_size,
-            )
-        if self.busy:
-            raise LocalProtocolError("this connection is in the middle of another call (of the same thread)")
-        self.seq = seq
-        self.busy = True
-        self._send(message)
         if flags & FLAG_ONEWAY:
-            self.busy = False
+            self.post(INVOKE, serializer_id, flags, payload, annotations, correlation)
             return None
-        frame = self._receive()
-        self._check_reply(frame, seq)
-        self.busy = False
+        frame = self.ask(
+            INVOKE, serializer_id, flags, payload, annotations, correlation, answer=RESULT, expires=expires
+        )
         if call is not None or frame.annotations:
             call = self._took(frame, call, method)
         if raw:
@@ -722,12 +720,6 @@ class ClientConnection:
         if frame.serializer_id != serializer_id:
             self._foreign_serializer(frame)
         return self._value(frame, call, method)
-
-    def _check_reply(self, frame: Frame, seq: int) -> None:
-        if frame.type != RESULT or frame.seq != seq:
-            raise RemoteProtocolError(
-                f"{self.peer} sent message type {frame.type} with sequence {frame.seq}, expected the reply to {seq}"
-            )
 
     def _took(self, frame: Frame, call: Call | None, method: str) -> Call:
         """Show a reply to the plugins that want to see it."""
@@ -739,14 +731,6 @@ class ClientConnection:
         for step in self.plan.after_reply:
             step(call)
         return call
-
-    def send(self, message: Message) -> None:
-        """Send a message that plugins made."""
-        self._send(message)
-
-    def receive(self) -> Frame:
-        """The next message, for plugins with message types of their own."""
-        return self._receive()
 
     def value(self, frame: Frame, method: str = "") -> Any:
         """What a reply carries, for plugins that asked for its frame; raises the exception that it may be."""
@@ -760,11 +744,11 @@ class ClientConnection:
 
     def released(self) -> None:
         """It is to be closed on purpose: the plugins' last chance to send something."""
-        if self.plan.before_release and not self.busy:
+        if self.plan.before_release and not self.gone:
             try:
                 for step in self.plan.before_release:
                     step(self)
-            except CommunicationError as exc:
+            except (CommunicationError, Lost) as exc:
                 log.debug("%s: nothing more could be sent: %s", self.peer, exc)
 
     def _value(self, frame: Frame, call: Call | None, method: str) -> Any:
@@ -813,52 +797,3 @@ class ClientConnection:
             if frame.flags & bit:
                 payload = inflate(payload, self.plan.limits.max_message_size)
         return payload
-
-    # ----------------------------------------------------------------- bytes
-    def _send(self, message: Message) -> None:
-        try:
-            send = self.stream.send
-            if type(message) is bytes:
-                sent = send(message)
-                if sent < len(message):
-                    send_all(send, (memoryview(message)[sent:],))
-            else:
-                send_all(send, message)
-        except OSError as exc:
-            raise translate(exc, self.peer, "sending") from exc
-
-    def _receive(self) -> Frame:
-        reader = self.reader
-        stream = self.stream
-        expires: float | None = None
-        frame = reader.next_frame()
-        if frame is not None:
-            self._clean = not reader.partial
-            return frame
-        try:
-            while True:
-                target = reader.writable()
-                if target is None:
-                    count = stream.recv_into(self._buffer)
-                    reader.feed(bytes(self._view[:count]))
-                else:
-                    count = stream.recv_into(target)
-                    reader.wrote(count)
-                if not count:
-                    raise ConnectionClosedError(f"receiving: connection with {self.peer} was closed by the other side")
-                frame = reader.next_frame()
-                if frame is not None:
-                    self._clean = not reader.partial
-                    if expires is not None:
-                        stream.settimeout(self.timeout)
-                    return frame
-                if self.timeout is not None:
-                    # the timeout is for the reply as a whole, not for each piece of it
-                    if expires is None:
-                        expires = time.monotonic() + self.timeout
-                    left = expires - time.monotonic()
-                    if left <= 0:
-                        raise TimeoutError(f"receiving: timeout, the reply of {self.peer} was not complete in time")
-                    stream.settimeout(left)
-        except OSError as exc:
-            raise translate(exc, self.peer, "receiving") from exc

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from .connection import ClientConnection
+from .connection import ClientConnection, Lost
 from .errors import CommunicationError, ConnectionClosedError, PyroError, SerializeError
 from .members import is_private
 from .uri import CONNECTED_SOCKET, URI
@@ -204,8 +204,9 @@ class RemoteMethod(functools.partial[Any]):
 class ProxyBase:
     """A remote object: calls, results, exceptions, properties, indexing and ``len`` look like local ones.
 
-    Nothing is connected before the first use.  Any number of threads may share a proxy; their calls wait
-    for each other on its one connection.  Names starting with an underscore stay local.
+    Nothing is connected before the first use.  Any number of threads may share a proxy; their calls are under way
+    together on its one connection, or wait for each other where the server can do no better.  Names starting
+    with an underscore stay local.
 
     ``_pyroTimeout`` (seconds, None: no limit; COMMTIMEOUT) limits each call; ``_pyroSerializer`` (None:
     SERIALIZER), ``_pyroHandshake`` (any value the server's validator wants) and ``_pyroOneway`` (names of methods whose
@@ -327,31 +328,58 @@ class ProxyBase:
         state = self.__dict__  # attributes of an object with __getattr__ are slow to look up
         attempt = 0
         while True:
-            connection: ClientConnection | None = None
-            with state["_pyroLock"]:
-                try:
-                    connection = state["_pyroConnection"]
-                    if connection is None:
-                        connection = self._pyroConnect()
-                    if methodname in state["_pyroOneway"]:
-                        flags |= FLAG_ONEWAY
-                    return connection.call(
-                        objectId or connection.objectId, methodname, vargs, kwargs, flags, state["_pyroRawWireResponse"]
-                    )
-                except BaseException as exc:
-                    # a connection that stopped in the middle of a call is of no more use
-                    lost = connection is None or connection.busy
-                    if lost:
-                        self._pyroDrop()
-                    if not lost or not isinstance(exc, CommunicationError):
-                        raise
-                    error = exc
+            connection: ClientConnection | None = state["_pyroConnection"]
+            error: CommunicationError
+            try:
+                if connection is None or not connection.overlapping:
+                    with state["_pyroLock"]:
+                        connection = state["_pyroConnection"]
+                        if connection is None:
+                            connection = self._pyroConnect()
+                        if not connection.overlapping:
+                            return self._pyroMake(connection, methodname, vargs, kwargs, flags, objectId)
+                # (as _pyroMake does it; a call more costs a percent)
+                if methodname in state["_pyroOneway"]:
+                    flags |= FLAG_ONEWAY
+                return connection.call(
+                    objectId or connection.objectId, methodname, vargs, kwargs, flags, state["_pyroRawWireResponse"]
+                )
+            except Lost as lost:
+                assert connection is not None
+                if connection.gone:
+                    self._pyroDrop(connection)
+                if not lost.sent and isinstance(lost.error, ConnectionClosedError):
+                    continue  # another thread released the proxy, or found the connection broken: nothing was tried
+                error = lost.error
+            except CommunicationError as exc:
+                if connection is not None:
+                    raise  # the server's answer, or a mistake in the arguments
+                error = exc  # connecting failed
+            except BaseException:
+                if connection is not None and connection.gone:
+                    self._pyroDrop(connection)
+                raise
             attempt += 1
             try:
                 if not any(policy(self, methodname, error, attempt) for policy in self._pyroKernel.policies):
                     raise error
             finally:
                 del error  # (its traceback has this frame)
+
+    def _pyroMake(
+        self,
+        connection: ClientConnection,
+        methodname: str,
+        vargs: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        flags: int,
+        objectId: str | None,
+    ) -> Any:
+        if methodname in self._pyroOneway:
+            flags |= FLAG_ONEWAY
+        return connection.call(
+            objectId or connection.objectId, methodname, vargs, kwargs, flags, self._pyroRawWireResponse
+        )
 
     # ----------------------------------------------------------------- the connection
     def _pyroBind(self) -> bool:
@@ -436,20 +464,26 @@ class ProxyBase:
     def _pyroResponseAnnotations(self, annotations: Mapping[str, bytes], msgtype: int) -> None:
         """Override: called with the annotations of each reply that has any, and its message type (Pyro4's way)."""
 
-    def _pyroDrop(self) -> None:
-        connection = self.__dict__.get("_pyroConnection")
+    def _pyroDrop(self, connection: ClientConnection | None) -> None:
+        """Use this connection no more.  Calls of other threads that are under way on it go on."""
+        state = self.__dict__
+        if connection is not None and state["_pyroConnection"] is connection:
+            with self._pyroLock:
+                if state["_pyroConnection"] is connection:
+                    state.update(_pyroConnection=None, _pyroLastSeq=connection.seq)
         if connection is not None:
-            self.__dict__["_pyroConnection"] = None
-            self.__dict__["_pyroLastSeq"] = connection.seq
-            connection.close()
+            connection.retire()
 
     def _pyroRelease(self) -> None:
-        """Close the connection; the proxy stays usable and connects again when used."""
+        """Close the connection; the proxy stays usable and connects again when used.
+
+        Calls of other threads that are under way end as they would have; the connection is closed after the last.
+        """
         with self._pyroLock:
             connection = self._pyroConnection
             if connection is not None:
                 connection.released()
-            self._pyroDrop()
+                self._pyroDrop(connection)
         for released in self._pyroKernel.additions.on_release:
             released(self)
 
@@ -535,7 +569,7 @@ class ProxyBase:
             self._pyroKernel.serializer_id(name)
         with self._pyroLock:
             self.__dict__["_pyroSerializerName"] = name
-            self._pyroDrop()  # a connection keeps the serializer it was made with
+            self._pyroDrop(self._pyroConnection)  # a connection keeps the serializer it was made with
 
     @property
     def _pyroSeq(self) -> int:
@@ -627,7 +661,7 @@ class ProxyBase:
         # no lock and no look-up that could reach the network: this may run anywhere, at any time
         connection = self.__dict__.get("_pyroConnection")
         if connection is not None:
-            connection.close()
+            connection.stream.close()  # (nobody can be in the middle of a call)
 
     # ----------------------------------------------------------------- copies
     def __copy__(self) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pyroplug.core.connection import ServerConnection
-from pyroplug.core.errors import RemoteProtocolError
+from pyroplug.core.connection import ClientConnection, Lost, ServerConnection
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import WireRegister
 from pyroplug.core.plugins import PluginInfo
@@ -36,13 +35,17 @@ def ping(proxy: ProxyBase) -> None:
         proxy._pyroBind()
         connection = proxy._pyroConnection
         assert connection is not None
-        try:
-            connection.busy = True
-            connection.send(encode(PING, PING_SERIALIZER, 0, 0, b"ping"))
-            frame = connection.receive()
-            if frame.type != PING:
-                raise RemoteProtocolError(f"{connection.peer} answered a ping with message type {frame.type}")
-            connection.busy = False
-        except BaseException:
-            proxy._pyroDrop()
-            raise
+        if not connection.overlapping:
+            _ping(proxy, connection)
+            return
+    _ping(proxy, connection)
+
+
+def _ping(proxy: ProxyBase, connection: ClientConnection) -> None:
+    try:
+        connection.ask(PING, PING_SERIALIZER, 0, b"ping", answer=PING)
+    except Lost as lost:
+        raise lost.error from lost.error.__cause__
+    finally:
+        if connection.gone:
+            proxy._pyroDrop(connection)

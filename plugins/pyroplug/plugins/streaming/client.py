@@ -6,17 +6,17 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pyroplug.core.call import Call
-from pyroplug.core.connection import ClientConnection
+from pyroplug.core.connection import ClientConnection, Lost
 from pyroplug.core.daemon import DAEMON_NAME
-from pyroplug.core.errors import CommunicationError, ProtocolError, PyroError
+from pyroplug.core.errors import CommunicationError, LocalProtocolError, ProtocolError, PyroError
 from pyroplug.core.interfaces import Codec
 from pyroplug.core.proxy import ProxyBase
 from pyroplug.core.stash import StashKey
-from pyroplug.core.wire import FLAG_EXCEPTION, FLAG_ONEWAY, INVOKE, Frame, encode
+from pyroplug.core.wire import FLAG_EXCEPTION, FLAG_ONEWAY, INVOKE, Frame
 
 from .chunks import ALONE, CHUNK_TIME, CHUNKS, END, END_WITH_VALUE, PLACEHOLDER, STREAM_ID, TERMINATED, unpack
 
@@ -102,27 +102,37 @@ class RemoteIterator(Iterator[Any]):
 
     def _fetch_once(self, proxy: ProxyBase) -> CommunicationError | None:
         """Ask for more; the error when the connection was lost by that."""
-        with proxy._pyroLock:
-            connection: ClientConnection | None = None
-            try:
+        connection: ClientConnection | None = None
+        try:
+            with proxy._pyroLock:
                 proxy._pyroBind()
                 connection = proxy._pyroConnection
                 assert connection is not None
                 _list_of_dropped(connection)
-                if CHUNKS in connection.extensions:
-                    self._fetch_chunk(connection)
-                else:
-                    self._fetch_item(connection)
-            except BaseException as exc:
-                lost = connection is None or connection.busy
-                if lost:
-                    proxy._pyroDrop()
-                elif str(exc) != TERMINATED:
-                    self._failed = True
-                if not lost or not isinstance(exc, CommunicationError):
-                    raise
+                if not connection.overlapping:
+                    self._fetch_from(connection)
+                    return None
+            self._fetch_from(connection)
+        except Lost as lost:
+            return lost.error
+        except CommunicationError as exc:
+            if connection is None:
                 return exc
-            return None
+            self._failed = self._failed or str(exc) != TERMINATED
+            raise
+        except BaseException as exc:
+            self._failed = self._failed or (connection is not None and not connection.gone and str(exc) != TERMINATED)
+            raise
+        finally:
+            if connection is not None and connection.gone:
+                proxy._pyroDrop(connection)
+        return None
+
+    def _fetch_from(self, connection: ClientConnection) -> None:
+        if CHUNKS in connection.extensions:
+            self._fetch_chunk(connection)
+        else:
+            self._fetch_item(connection)
 
     def _ask(self, connection: ClientConnection, method: str, *args: Any) -> Frame:
         frame: Frame = connection.call(DAEMON_NAME, method, (self.streamId, *args), {}, 0, True)
@@ -186,37 +196,44 @@ class RemoteIterator(Iterator[Any]):
             self._closed = True
             self._items.clear()
             if not self._over:
-                with self._proxy._pyroLock:
-                    connection = self._proxy._pyroConnection
-                    if connection is not None:
-                        self._tell(connection)
+                self._with_connection(self._tell)
         finally:
             self._lock.release()
 
+    def _with_connection(self, action: Callable[[ClientConnection], None]) -> None:
+        """Do something with the proxy's connection, if it has one; nothing of what goes wrong matters any more."""
+        proxy = self._proxy
+        with proxy._pyroLock:
+            connection = proxy._pyroConnection
+            if connection is None:
+                return
+            if not connection.overlapping:
+                self._attempt(connection, action)
+                return
+        self._attempt(connection, action)
+
+    def _attempt(self, connection: ClientConnection, action: Callable[[ClientConnection], None]) -> None:
+        try:
+            action(connection)
+        except (PyroError, Lost) as exc:
+            log.debug("a stream could not be closed: %s", exc)
+        finally:
+            if connection.gone:
+                self._proxy._pyroDrop(connection)
+
     def _tell(self, connection: ClientConnection) -> None:
-        if connection.busy or CHUNKS not in connection.extensions:
+        if CHUNKS not in connection.extensions:
             self._queue()
-            self._flush()
+            _close_dropped(connection)
             return
         try:
             connection.call(DAEMON_NAME, "close_stream", (self.streamId,), {})
-        except BaseException as exc:
-            if connection.busy:
-                self._proxy._pyroDrop()
-            if not isinstance(exc, PyroError):
-                raise
-            log.debug("a stream could not be closed: %s", exc)
+        except LocalProtocolError:  # this thread is in the middle of a call
+            self._queue()
 
     def _flush(self) -> None:
-        """Send what is queued, if it can be sent now."""
-        with self._proxy._pyroLock:
-            connection = self._proxy._pyroConnection
-            if connection is not None and not connection.busy:
-                try:
-                    _close_dropped(connection)
-                except CommunicationError as exc:
-                    log.debug("a stream could not be closed, the connection is lost: %s", exc)
-                    self._proxy._pyroDrop()
+        """Send what is queued."""
+        self._with_connection(_close_dropped)
 
     def _forget(self) -> None:
         """Have the server told later; takes no lock and touches no socket."""
@@ -272,13 +289,17 @@ def _close_before(call: Call) -> None:
 def _close_dropped(connection: ClientConnection) -> None:
     """Tell the server; a oneway call that no step of a plugin has to do with."""
     dropped = connection.stash.get(_DROPPED, None)
-    while dropped and not connection.busy:
-        stream_id = dropped.popleft()
+    while dropped:
+        try:
+            stream_id = dropped.popleft()
+        except IndexError:  # another thread was faster
+            return
         payload = connection.codec.dumps_call(DAEMON_NAME, "close_stream", (stream_id,), {})
-        connection.seq = (connection.seq + 1) & 0xFFFF
-        connection.busy = True
-        connection.send(encode(INVOKE, connection.serializer_id, FLAG_ONEWAY, connection.seq, payload))
-        connection.busy = False
+        try:
+            connection.post(INVOKE, connection.serializer_id, FLAG_ONEWAY, payload)
+        except LocalProtocolError:  # this thread is in the middle of a call
+            dropped.appendleft(stream_id)
+            return
 
 
 def receive_stream(call: Call, placeholder: Any) -> RemoteIterator:
@@ -289,5 +310,6 @@ def receive_stream(call: Call, placeholder: Any) -> RemoteIterator:
     proxy = call.connection.owner()
     if proxy is None:
         raise ProtocolError(f"{PLACEHOLDER}, and there is no proxy to fetch its items")
-    _list_of_dropped(call.connection)
+    with proxy._pyroLock:
+        _list_of_dropped(call.connection)
     return RemoteIterator(proxy, bytes(stream_id).decode("ascii", "replace"))
