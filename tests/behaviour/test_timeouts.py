@@ -325,10 +325,12 @@ def test_a_timeout_is_tried_again(serve_threads: Serve) -> None:
     thing.gate.set()
 
 
-def test_ctrl_c_in_a_call_does_not_mix_up_replies(serve_at: Serve) -> None:
-    """Scenario 1: what is interrupted in the middle costs the connection, never the order."""
+@pytest.mark.parametrize("mux", [True, False])
+def test_ctrl_c_in_a_call_does_not_mix_up_replies(serve_at: Serve, mux: bool) -> None:
+    """Scenario 1: what is interrupted in the middle may cost the connection, never the order."""
     thing = Thing()
-    proxy = serve_at(thing).proxy()
+    kernel = None if mux else make_kernel(environ={"PYRO_DISABLE_PLUGINS": "mux"})
+    proxy = serve_at(thing).proxy(kernel=kernel)
     proxy.echo()
     connection = proxy._pyroConnection
     assert connection is not None
@@ -345,5 +347,9 @@ def test_ctrl_c_in_a_call_does_not_mix_up_replies(serve_at: Serve) -> None:
     connection.stream = stand_in
     with pytest.raises(KeyboardInterrupt):
         proxy.echo("lost")
-    assert proxy._pyroConnection is None
+    connection.stream = original
+    assert proxy._pyroConnection is (connection if mux else None)
     assert proxy.echo("next") == "next"
+    if kernel is not None:
+        proxy._pyroRelease()
+        kernel.close()
