@@ -30,7 +30,7 @@ PLUGIN = PluginInfo(
 )
 
 SERVICE = "_pyroplug-ns._tcp.local."
-PATIENCE = 1.5
+PATIENCE = 2.0
 """Seconds in which the first answer is waited for."""
 GATHERING = 0.25
 """Seconds after it in which others are."""
