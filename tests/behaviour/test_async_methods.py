@@ -248,14 +248,14 @@ def test_both_kinds_of_event_loops(loop: str, kind: str) -> None:
 
 
 def test_without_the_plugin_the_error_names_it() -> None:
-    slow = Slow()
-    with Served("memory", environ={"PYRO_DISABLE_PLUGINS": "coroutines"}) as served:
-        served.publish(slow, "thing")
-        with served.proxy("thing") as proxy, pytest.warns(RuntimeWarning, match="never awaited"):
-            with pytest.raises(SerializeError, match="switched off here: plugin coroutines"):
-                proxy.echo(1)
-            assert proxy.plain(1) == 1
-            gc.collect()  # (where Python tells of the coroutine that nobody took)
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        with Served("memory", environ={"PYRO_DISABLE_PLUGINS": "coroutines"}) as served:
+            served.publish(Slow(), "thing")
+            with served.proxy("thing") as proxy:
+                with pytest.raises(SerializeError, match="switched off here: plugin coroutines"):
+                    proxy.echo(1)
+                assert proxy.plain(1) == 1
+        gc.collect()  # where Python tells of the coroutine that nobody took
 
 
 def test_async_methods_cannot_be_synchronized() -> None:

@@ -222,6 +222,7 @@ class ThreadLoop(BaseLoop):
                 if quiet > TICKS_TO_NAP:
                     self._alarm.clear()
                     self._napping = True
+                    seen = None  # a call that is over, with all that it was given
                     if not self._something_to_do():  # looked at again, now that the leader can see us napping
                         self._alarm.wait()
                     self._napping = False
