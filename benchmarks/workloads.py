@@ -44,6 +44,7 @@ BUSY = 64
 TEXT = "0123456789" * 10_000
 """What a blob holds."""
 
+NAME_SERVERS = ("ns-pyroplug-msgpack", "ns-pyro5-msgpack", "ns-pyroplug-serpent", "ns-pyro5-serpent", "echo-msgpack")
 BOTH = (
     "pyroplug-default",
     "pyroplug-thread-msgpack",
@@ -204,6 +205,41 @@ def _busy(connect: Connect, stack: ExitStack) -> Operation:
     return operation
 
 
+def _names(call: Callable[[Any, int], Any], expected: int | None = None) -> Callable[[Connect, ExitStack], Operation]:
+    """Calls of a name server; ``expected`` is the number of names in the answer."""
+
+    def start(connect: Connect, stack: ExitStack) -> Operation:
+        client = connect()
+        stack.callback(client.close)
+        target = client.target
+        answer = call(target, 77)
+        if expected is not None and len(answer) < expected:
+            raise AssertionError(f"{len(answer)} names, and not {expected}")
+        numbers = itertools.cycle(range(100))
+
+        def operation(count: int) -> None:
+            for number in itertools.islice(numbers, count):
+                call(target, number)
+
+        return operation
+
+    return start
+
+
+def _register_again(target: Any, number: int) -> None:
+    target.register(f"bench.old{number}", "PYRO:object@localhost:4444", metadata=["bench"])
+
+
+def _by_tag(target: Any, number: int) -> Any:
+    return target.yplookup(meta_all=[f"zone{number}"], return_metadata=False)
+
+
+def _register_and_remove(target: Any, number: int) -> None:
+    target.register(f"bench.new{number}", "PYRO:object@localhost:4444", metadata=["bench"])
+    if target.remove(f"bench.new{number}") != 1:
+        raise AssertionError("nothing was removed")
+
+
 def _has(member: Callable[..., Any] | None) -> Callable[..., Any]:
     if member is None:
         raise NotImplementedError("this system has no such thing")
@@ -243,6 +279,23 @@ WORKLOADS = {
             server_only=True,
         ),
         Workload("blob-100kb", "SerializedBlob of 100 KB of text, not decoded", _blob, limit="", systems=BOTH),
+        *(
+            Workload(key, f"Name server with 100,000 names: {title}", start, limit=limit, systems=NAME_SERVERS)
+            for key, title, start, limit in (
+                (
+                    "ns-lookup",
+                    "look one up",
+                    _names(lambda ns, n: ns.lookup(f"app.group{n}.service-{n}")),
+                    "echo-msgpack",
+                ),
+                ("ns-register", "register one again", _names(_register_again), ""),
+                ("ns-remove", "register a new one and remove it", _names(_register_and_remove), ""),
+                ("ns-prefix", "list 1000 by prefix", _names(lambda ns, n: ns.list(prefix=f"app.group{n}."), 1000), ""),
+                ("ns-regex", "list 11 by regex", _names(lambda ns, n: ns.list(regex=".*service-7777.*"), 11), ""),
+                ("ns-tags", "look 100 up by tag", _names(_by_tag, 100), ""),
+                ("ns-list", "list all of them", _names(lambda ns, n: ns.list(), 100_000), ""),
+            )
+        ),
     )
 }
 """By key, in the order of the report."""

@@ -37,7 +37,7 @@ __all__ = [
     "rows_of",
 ]
 
-MODULES = ("raw", "ours", "pyro5", "pyro4", "managers", "thrift_", "rpyc_", "grpc_", "zerorpc_")
+MODULES = ("raw", "ours", "pyro5", "pyro4", "managers", "thrift_", "rpyc_", "grpc_", "zerorpc_", "names")
 """The adapters, in the order of the tables."""
 
 Ready = Callable[[str], None]

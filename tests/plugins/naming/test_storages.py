@@ -101,7 +101,7 @@ def test_we_read_what_pyro5_wrote(kernel: Kernel, tmp_path: Path) -> None:
 @pytest.mark.feature("F276")
 def test_both_at_the_same_time(kernel: Kernel, tmp_path: Path) -> None:
     path = str(tmp_path / "names.sqlite")
-    ours = NameServer(kernel, SqlStorage(path))
+    ours = NameServer(kernel, SqlStorage(path), fresh_for=0)
     theirs = PyroNameServer(PyroSql(path))
     ours.lease("leased", U, "secret", 30)
     theirs.register("one", U, metadata=["x"])
@@ -166,8 +166,8 @@ def test_names_tags_and_leases_outlive_the_name_server(kernel: Kernel, tmp_path:
 def test_a_heartbeat_counts_for_all_who_share_a_file(kernel: Kernel, tmp_path: Path) -> None:
     path = str(tmp_path / "names.sqlite")
     now = [1000.0]
-    one = NameServer(kernel, SqlStorage(path), clock=lambda: now[0])
-    two = NameServer(kernel, SqlStorage(path), clock=lambda: now[0])
+    one = NameServer(kernel, SqlStorage(path), clock=lambda: now[0], fresh_for=0)
+    two = NameServer(kernel, SqlStorage(path), clock=lambda: now[0], fresh_for=0)
     one.lease("name", U, "secret", 10)
     for _ in range(3):
         now[0] += 8

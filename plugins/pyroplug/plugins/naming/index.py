@@ -28,6 +28,7 @@ class Index:
         """By name; only :meth:`apply` changes it."""
         self.leases: dict[str, Record] = {}
         """Those that have a lease."""
+        self._uris: dict[str, str] = {}  # what most people ask for when they want everything
         self._lock = threading.Lock()
         self._tags: dict[str, set[str]] = {}
         self._sorted: list[str] = []
@@ -45,13 +46,14 @@ class Index:
                 if record is not None:
                     self._add(name, record, new=old is None)
                 elif old is not None:
-                    del self.records[name]
+                    del self.records[name], self._uris[name]
                     self._gone.add(name)
             if len(self._gone) > _FEW + len(self.records):
                 self._sorted, self._new, self._gone = sorted(self.records), [], set()
 
     def _add(self, name: str, record: Record, new: bool) -> None:
         self.records[name] = record
+        self._uris[name] = record.uri
         if record.lease is not None:
             self.leases[name] = record
         for tag in record.tags:
@@ -80,8 +82,15 @@ class Index:
 
     def everything(self, now: float) -> dict[str, Record]:
         """All registrations."""
+        return self._living(self.records, now)
+
+    def uris(self, now: float) -> dict[str, str]:
+        """All URIs."""
+        return self._living(self._uris, now)
+
+    def _living(self, of_names: dict[str, T], now: float) -> dict[str, T]:
         with self._lock:
-            found = self.records.copy()
+            found = of_names.copy()
             for name in self._expired(now):
                 del found[name]
         return found

@@ -28,6 +28,8 @@ __all__ = ["NAMESERVER_TAG", "NameServer"]
 
 log = logging.getLogger("pyroplug.naming")
 
+FRESH = 0.001
+"""Seconds; asking SQLite for each look-up takes longer than all the rest of it."""
 NAMESERVER_TAG = "class:Pyro5.nameserver.NameServer"
 """The tag of a name server's own entry: clients of Pyro5 look for it."""
 PROTOCOL = 502
@@ -43,6 +45,8 @@ class NameServer:
     :param storage: where the names are kept; closed by :meth:`close`
     :param shutdown: what a client that calls ``shutdown`` starts; without it none may
     :param clock: seconds, for leases; tests may turn it
+    :param fresh_for: seconds within which a shared storage is not asked again whether other processes have changed
+        anything; until then a look-up may answer what they have just replaced or removed
     :raises NamingError: the storage cannot be read
     """
 
@@ -53,6 +57,7 @@ class NameServer:
         *,
         shutdown: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
+        fresh_for: float = FRESH,
     ) -> None:
         settings = kernel.settings
         self.storage: Storage = storage if storage is not None else MemoryStorage()
@@ -66,6 +71,9 @@ class NameServer:
         """Held by whoever uses the storage; look-ups go on meanwhile."""
         self._uris: dict[str, URI] = {}
         self._shared = self.storage.shared
+        self._fresh_for = fresh_for
+        self._asked = 0.0
+        """When the storage was asked last whether others have changed anything, by ``time.monotonic()``."""
         self._complained = False
         records = self.storage.load()
         # nobody could prolong a lease while the name server was down: each gets all of its time again
@@ -91,7 +99,9 @@ class NameServer:
             raise TypeError("name must be a str")
         record = self._fresh().get(name, self._clock)
         if record is None:
-            raise NamingError("unknown name: " + name)
+            record = self._fresh(now=True).get(name, self._clock)  # another process may just have registered it
+            if record is None:
+                raise NamingError("unknown name: " + name)
         uri = self._uris.get(record.uri)
         if uri is None:
             if len(self._uris) > self._index.count(0.0):
@@ -162,8 +172,10 @@ class NameServer:
             found = index.some(index.with_prefix(prefix), now)
         elif regex:
             found = index.some(self._matching(regex), now)
-        else:
+        elif return_metadata:
             found = index.everything(now)
+        else:
+            return index.uris(now)
         return _answer(found, return_metadata)
 
     @expose
@@ -334,15 +346,19 @@ class NameServer:
             self._index.apply(changes)
         return changes
 
-    def _fresh(self) -> Index:
-        """The names, with what other processes have changed.
+    def _fresh(self, *, now: bool = False) -> Index:
+        """The names, with what other processes have changed until a moment ago (or now).
 
         Never waits: while a thread is busy with the storage, the others see what was there before.
         """
-        if self._shared and self._writing.acquire(blocking=False):
+        if not self._shared or (time.monotonic() - self._asked < self._fresh_for and not now):
+            return self._index
+        if self._writing.acquire(blocking=False):
             try:
-                self._catch_up()
-                self._complained = False
+                if self._shared:  # (not closed meanwhile)
+                    self._asked = time.monotonic()
+                    self._catch_up()
+                    self._complained = False
             except NamingError as exc:  # the storage fails: we still know what we knew
                 if not self._complained:
                     self._complained = True
@@ -359,7 +375,7 @@ class NameServer:
             self._index.apply(changes)
 
     def _matching(self, regex: str) -> _List[str]:
-        names = list(self._fresh().everything(self._clock()))
+        names = list(self._fresh().uris(self._clock()))
         return self._matcher.matching(regex, names)
 
 

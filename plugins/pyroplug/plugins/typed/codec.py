@@ -166,7 +166,7 @@ class TypedTable(TypeTable):
         return True
 
     def _check(self, obj: Any) -> None:
-        if self.form_of(obj) is not None and not self.base.is_registered(obj):
+        if not self.base.is_registered(obj) and self.form_of(obj) is not None:
             raise _NotPlain(f"an object of {type(obj)} lies where it cannot be converted")
 
     def refusal(self, name: str) -> SerializeError:
