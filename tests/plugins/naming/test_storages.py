@@ -163,6 +163,19 @@ def test_names_tags_and_leases_outlive_the_name_server(kernel: Kernel, tmp_path:
     third.close()
 
 
+def test_each_of_two_answers_for_itself(kernel: Kernel, tmp_path: Path) -> None:
+    path = str(tmp_path / "names.sqlite")
+    one, two = (NameServer(kernel, SqlStorage(path), fresh_for=0) for _ in range(2))
+    one.announce(URI("PYRO:Pyro.NameServer@localhost:1"))
+    two.announce(URI("PYRO:Pyro.NameServer@localhost:2"))
+    assert str(one.lookup("Pyro.NameServer")) == "PYRO:Pyro.NameServer@localhost:1"
+    assert str(two.lookup("Pyro.NameServer")) == "PYRO:Pyro.NameServer@localhost:2"
+    PyroSql(path).clear()
+    assert list(one.list()) == list(two.list()) == ["Pyro.NameServer"]
+    one.close()
+    two.close()
+
+
 def test_a_heartbeat_counts_for_all_who_share_a_file(kernel: Kernel, tmp_path: Path) -> None:
     path = str(tmp_path / "names.sqlite")
     now = [1000.0]

@@ -69,6 +69,7 @@ class NameServer:
         self._started = time.monotonic()
         self._writing = threading.Lock()
         """Held by whoever uses the storage; look-ups go on meanwhile."""
+        self._own: Record | None = None
         self._uris: dict[str, URI] = {}
         self._shared = self.storage.shared
         self._fresh_for = fresh_for
@@ -286,7 +287,9 @@ class NameServer:
     # ----------------------------------------------------------------- for the process that it runs in
     def announce(self, uri: URI) -> None:
         """Register the name server itself; clients cannot replace or remove that."""
-        self._change(lambda index: {NAMESERVER_NAME: Record(str(uri), frozenset({NAMESERVER_TAG}))})
+        own = Record(str(uri), frozenset({NAMESERVER_TAG}))
+        self._change(lambda index: {NAMESERVER_NAME: own})
+        self._own = own
 
     def records(self) -> dict[str, Record]:
         """All registrations, with their leases."""
@@ -373,6 +376,10 @@ class NameServer:
             self._index = Index(self.storage.load())
         elif changes:
             self._index.apply(changes)
+        else:
+            return
+        if self._own is not None:  # who shares the storage with us has put itself there: each answers for itself
+            self._index.apply({NAMESERVER_NAME: self._own})
 
     def _matching(self, regex: str) -> _List[str]:
         names = list(self._fresh().uris(self._clock()))
