@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from pyroplug.plugins.futures import Future, FutureProxy, FutureResult, asyncproxy
     from pyroplug.plugins.instances import behavior
     from pyroplug.plugins.naming.broadcast import BroadcastServer
+    from pyroplug.plugins.naming.groups import Groups
     from pyroplug.plugins.naming.locate import locate_ns
     from pyroplug.plugins.naming.nsdaemon import NameServerDaemon, start_ns, start_ns_loop
     from pyroplug.plugins.naming.publish import type_meta
@@ -87,6 +88,7 @@ __all__ = [
     "Future",
     "FutureProxy",
     "FutureResult",
+    "Groups",
     "Kernel",
     "MessageTooLargeError",
     "NameServerDaemon",
@@ -174,6 +176,7 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.plugins.futures": "Future FutureProxy FutureResult asyncproxy",
         "pyroplug.plugins.instances": "behavior",
         "pyroplug.plugins.naming.broadcast": "BroadcastServer",
+        "pyroplug.plugins.naming.groups": "Groups",
         "pyroplug.plugins.naming.locate": "locate_ns",
         "pyroplug.plugins.naming.nsdaemon": "NameServerDaemon start_ns start_ns_loop",
         "pyroplug.plugins.naming.publish": "type_meta",

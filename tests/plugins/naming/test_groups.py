@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from pyroplug.api import NamingError, PluginError, Proxy
+from pyroplug.api import Groups, NamingError, PluginError, Proxy
 from pyroplug.core.uri import URI
-from pyroplug.plugins.naming.groups import Groups
 from pyroplug.plugins.naming.server import NameServer
 from pyroplug.testing.kernels import Served, make_kernel
 
