@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import select
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from pyroplug.api import expose
 from pyroplug.core.errors import CommunicationError, ConfigError, TimeoutError
 from pyroplug.core.interfaces import Transport
 from pyroplug.core.uri import URI
+from pyroplug.testing.kernels import LOOPS, Served
 from pyroplug.testing.transports import (
     PATIENCE,
     TransportConformance,
@@ -22,7 +26,7 @@ from pyroplug.testing.transports import (
     settings_of,
 )
 from pyroplug.transports import memory
-from pyroplug.transports.memory import MemoryNetwork, MemoryTransport, memory_pair
+from pyroplug.transports.memory import MemoryNetwork, MemoryStream, MemoryTransport, memory_pair
 
 
 class TestConformance(TransportConformance):
@@ -190,3 +194,63 @@ def test_connections_nobody_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
         stream.close()
     with pytest.raises(CommunicationError):
         fourth.result(PATIENCE)
+
+
+def can_send(stream: MemoryStream) -> bool:
+    _, writable, _ = select.select([], [stream], [], 0)
+    return bool(writable)
+
+
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_the_descriptor_tells_whether_there_is_room(asked: str) -> None:
+    left, right = memory_pair(buffer_size=1000)
+    left.settimeout(0)
+    if asked == "before":
+        assert can_send(left)
+    assert left.send(bytes(600)) == 600
+    if asked == "before":
+        assert can_send(left)
+    assert left.send(bytes(600)) == 400
+    assert not can_send(left)
+    assert can_send(right)
+    with pytest.raises(BlockingIOError):
+        left.send(b"more")
+    assert right.recv_into(bytearray(1)) == 1
+    assert can_send(left)
+    assert left.send(b"more") == 1
+    assert not can_send(left)
+    assert right.send(b"!") == 1  # the other direction has nothing to do with it
+    assert select.select([left], [], [], 0)[0] == [left]
+    assert not can_send(left)
+    right.close()
+    assert can_send(left)  # and hears why it cannot
+    with pytest.raises(BrokenPipeError):
+        left.send(b"more")
+    left.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_reply_that_nobody_reads_costs_the_server_nothing(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for room, and does not ask for it again and again."""
+
+    class Thing:
+        @expose
+        def much(self) -> str:
+            return "x" * (3 * memory.BUFFER_SIZE)
+
+    tries: list[int] = []
+    original = MemoryStream.send
+
+    def counted(self: MemoryStream, data: Any, /) -> int:
+        tries.append(len(data))
+        return original(self, data)
+
+    with Served("memory", loop) as served:
+        served.publish(Thing())
+        peer = served.peer()
+        peer.hello()
+        monkeypatch.setattr(MemoryStream, "send", counted)
+        peer.send(peer.call_message("thing", "much"))
+        assert not threading.Event().wait(0.3)  # the server has nothing to do
+        assert len(tries) < 20
+        assert len(peer.value(peer.message())) == 3 * memory.BUFFER_SIZE

@@ -10,6 +10,7 @@ All kernels of a process share one :class:`MemoryNetwork`; a program that wants 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import functools
 import itertools
@@ -47,6 +48,9 @@ PLUGIN = PluginInfo("memory", "connections within one process")
 BUFFER_SIZE: Final = 1 << 20
 """Bytes that wait in one direction before ``send`` has to wait."""
 
+_FILLING: Final = 4096
+"""How many bytes at once fill a socket that has to look full."""
+
 BACKLOG_SIZE: Final = 1024
 """Connections that wait to be accepted before ``connect`` has to wait."""
 
@@ -80,23 +84,45 @@ def _wait(condition: threading.Condition, ready: Callable[[], bool], timeout: fl
 
 
 class _Signal:
-    """A descriptor that is readable while the signal is on; made when first asked for.
+    """A descriptor that is readable while the signal is on, and writable unless blocked; made when first asked for.
 
     Not thread-safe: whoever owns it holds a lock.
     """
 
-    __slots__ = ("_ends", "_on", "_told")
+    __slots__ = ("_ends", "_on", "_told", "blocked")
 
     def __init__(self) -> None:
         self._ends: tuple[socket.socket, socket.socket] | None = None
         self._on = False
         self._told = False  # whether there is a byte in the socket pair
+        self.blocked = False
 
     def fileno(self) -> int:
         if self._ends is None:
             self._ends = socket.socketpair()
+            for end in self._ends:
+                end.setblocking(False)
+            self._ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least there is: block() fills it
             self._tell()
+            if self.blocked:
+                self._fill()
         return self._ends[0].fileno()
+
+    def block(self, blocked: bool) -> None:
+        if blocked is not self.blocked:
+            self.blocked = blocked
+            if self._ends is not None and blocked:
+                self._fill()
+            elif self._ends is not None:
+                with contextlib.suppress(BlockingIOError):
+                    while self._ends[1].recv(_FILLING):
+                        pass
+
+    def _fill(self) -> None:
+        assert self._ends is not None
+        with contextlib.suppress(BlockingIOError):
+            while self._ends[0].send(bytes(_FILLING)):
+                pass
 
     def set(self, on: bool) -> None:
         self._on = on
@@ -172,6 +198,22 @@ class _Pipe:
             self._signal.set(self._readable())
         self._condition.notify_all()
 
+    @property
+    def full(self) -> bool:
+        """Whether a sender would wait; without the lock, so it may have changed."""
+        return not self._writable()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the descriptor says that its owner cannot send."""
+        return self._signal.blocked
+
+    def show_room(self, opposite: _Pipe) -> None:
+        """Have the descriptor of whoever receives here tell whether he can send into the opposite pipe."""
+        with self._condition:
+            if self._receiving:
+                self._signal.block(opposite.full)  # read in here: of two that come at once the later one is right
+
     def close_sender(self) -> None:
         with self._condition:
             self._sending = False
@@ -192,9 +234,8 @@ class _Pipe:
 class MemoryStream:
     """One end of a connection within the process; made in pairs by :func:`memory_pair`.
 
-    It behaves as a socket does, with these limits: ``fileno`` tells when to receive, but always says that sending
-    is possible, so a loop that polls for it tries again until there is room; a stream that is dropped without
-    ``close`` leaves its other end waiting.  No descriptor is used unless ``fileno`` is called.
+    It behaves as a socket does, but a stream that is dropped without ``close`` leaves its other end waiting.
+    No descriptor is used unless ``fileno`` is called.
     """
 
     __slots__ = ("__weakref__", "_incoming", "_outgoing", "_peer", "_timeout")
@@ -206,16 +247,22 @@ class MemoryStream:
         self._timeout: float | None = None
 
     def fileno(self) -> int:
-        """A descriptor that is readable while bytes, or the end of the stream, can be received."""
+        """A descriptor for polling: readable and writable when the stream is."""
         return self._incoming.fileno()
 
     def recv_into(self, buffer: Any, nbytes: int = 0, /) -> int:
         """Receive into ``buffer``; the number of bytes, 0 at the end of the stream."""
-        return self._incoming.recv_into(buffer, nbytes, self._timeout)
+        count = self._incoming.recv_into(buffer, nbytes, self._timeout)
+        if self._outgoing.blocked:
+            self._outgoing.show_room(self._incoming)  # the other end may go on
+        return count
 
     def send(self, data: Any, /) -> int:
         """Send some of ``data``; the number of bytes taken."""
-        return self._outgoing.send(data, self._timeout)
+        count = self._outgoing.send(data, self._timeout)
+        if self._outgoing.full:
+            self._incoming.show_room(self._outgoing)
+        return count
 
     def settimeout(self, seconds: float | None, /) -> None:
         """None waits for ever, 0 never waits, otherwise seconds for each single operation."""
@@ -227,6 +274,8 @@ class MemoryStream:
         """Close both directions, waking threads that wait in them; safe to call twice."""
         self._outgoing.close_sender()
         self._incoming.close_receiver()
+        if self._outgoing.blocked:
+            self._outgoing.show_room(self._incoming)
 
     def pending(self) -> int:
         """0: ``fileno`` tells of all that has come."""
