@@ -379,3 +379,10 @@ def test_a_replacement_may_be_a_plain_value(plain: object) -> None:
         types.register_replacement(Sensor, lambda _: plain)
         codec = bind(plugin, types)
         assert codec.loads(codec.dumps([Sensor()])) == [plain]
+
+
+@pytest.mark.parametrize("value", [{(1, 2): 3}, {"x": [{(1,): 1}]}])
+def test_msgpack_says_why_a_dict_with_such_a_key_cannot_arrive(value: object) -> None:
+    codec = bind(msgpack)
+    with pytest.raises(SerializeError, match=r"a tuple arrives as a list, .* or the serializer serpent"):
+        codec.loads(codec.dumps(value))

@@ -136,6 +136,11 @@ class _MsgpackCodec:
             return err
         if isinstance(err, msgpack.StackError):
             return too_deep(self._limit)
+        if isinstance(err, TypeError) and "unhashable" in str(err):
+            return SerializeError(
+                "cannot decode with msgpack: a dict has a tuple, list or dict as a key; a tuple arrives as a list, which"
+                " cannot be one. Whoever sends it should use a text or number as the key, or the serializer serpent"
+            )
         return failed("decode", "msgpack", err)
 
     def _default(self, obj: Any) -> Any:
