@@ -188,6 +188,19 @@ def test_without_daemonobject() -> None:
         assert served.proxy().echo(1) == 1
 
 
+def test_without_what_daemon_classes_and_arguments_rely_on() -> None:
+    class Annotating(Daemon):
+        def annotations(self) -> dict[str, bytes]:
+            return {"XTRA": b"x"}
+
+    with pytest.raises(PluginError, match="'annotations', which is off"):
+        Annotating(memory=True, kernel=without("annotations"))
+    with pytest.raises(PluginError, match="'daemonobject', which is off"):
+        Daemon(memory=True, interface=Thing, kernel=without("daemonobject"))
+    with serve("daemonobject") as served, pytest.raises(AttributeError, match="switched off here: plugin daemonobject"):
+        served.proxy("Pyro.Daemon").ping()
+
+
 def test_without_ping() -> None:
     with serve("ping") as served:
         proxy = served.proxy()

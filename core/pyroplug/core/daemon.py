@@ -73,6 +73,8 @@ class Daemon:
         settings = self.kernel.settings
         if getattr(self.annotations, "__func__", None) is not Daemon.annotations:
             self.kernel.require("annotations")  # nobody else would ever ask for them
+        if interface is not None:
+            self.kernel.require("daemonobject")  # nor make one of these
         self.stash = Stash()
         self.interface = interface
         self._registry = Registry()

@@ -290,7 +290,9 @@ class ProxyBase:
             return self._pyroInvoke("__getattr__", (name,), {})
         if name in self._pyroMethods or not self._pyroMetadataKnown:
             return RemoteMethod.of(self, name)
-        raise AttributeError(f"remote object '{self._pyroUri}' has no exposed attribute or method '{name}'")
+        connection = self._pyroConnection
+        off = "" if connection is None else connection.plan.switched_off
+        raise AttributeError(f"remote object '{self._pyroUri}' has no exposed attribute or method '{name}'{off}")
 
     def _pyroAddition(self, name: str) -> Any:
         """What a plugin added to proxies under that name."""
