@@ -22,7 +22,7 @@ import pytest
 
 from testkit.timeouts import scaled
 
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("interop-naming")]
+pytestmark = [pytest.mark.interop, pytest.mark.needs("naming_tools"), pytest.mark.xdist_group("interop-naming")]
 
 PEERS = Path(__file__).parent / "peers"
 THEIRS, OURS = "Pyro5.api", "pyroplug.api"

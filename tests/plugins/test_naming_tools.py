@@ -25,6 +25,8 @@ from pyroplug.plugins.naming.tools import checks
 from pyroplug.plugins.naming.tools.checks import Checker
 from testkit.timeouts import PATIENCE, scaled
 
+pytestmark = pytest.mark.needs("naming_tools")
+
 COMMAND = (sys.executable, "-m", "pyroplug")
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 URI = "PYRO:thing@localhost:4444"
@@ -258,6 +260,31 @@ def test_without_a_place_it_is_looked_for(ns: NameServer) -> None:
     result = CliRunner().invoke(app, ["nsc", "-v", "ping"], env={"PYRO_NS_PORT": port})
     assert result.exit_code == 0
     assert f"name server: PYRO:Pyro.NameServer@{ns.location}" in result.stderr
+
+
+@pytest.mark.feature("F183", "F195")
+def test_the_address_for_broadcasts_can_be_given() -> None:
+    unused = {"PYRO_NS_PORT": str(_port_of_nobody())}
+    with serving("-n", "0.0.0.0", "-p", "0", "-s", "memory", "--bchost", "127.0.0.1", "--bcport", "0") as there:
+        found = re.search(r"broadcasts: answered on 127\.0\.0\.1:(\d+)", there.said)
+        assert found, there.said
+        result = CliRunner().invoke(app, ["nsc", "-c", "127.0.0.1", "-p", found[1], "-v", "ping"], env=unused)
+    assert result.exit_code == 0, result.output
+    port = there.location.rpartition(":")[2]
+    assert f"name server: PYRO:Pyro.NameServer@127.0.0.1:{port}" in result.stderr
+
+
+@pytest.mark.feature("F199")
+def test_one_script_has_all_commands() -> None:
+    """The installer makes ``pyroplug``, ``pyroplug.exe`` or whatever else the platform wants of this."""
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="pyroplug")
+    assert script.load().__module__ == "pyroplug.cli"
+    help_text = CliRunner().invoke(app, ["--help"]).output
+    assert {"ns", "nsc", "echo", "genguid", "call"} <= {
+        line.split()[0] for line in help_text.splitlines() if line.strip()
+    }
 
 
 def test_text_of_a_name_server_cannot_steer_the_terminal(ns: NameServer, nsc: Nsc) -> None:

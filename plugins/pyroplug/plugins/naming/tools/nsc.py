@@ -84,7 +84,10 @@ class Tool:
             self.say("looking for a name server")
             from pyroplug.plugins.naming.locate import locate_ns
 
-            return self._prepared(locate_ns(None, given.get("port"), kernel=kernel, timeout=given.get("timeout")))
+            asked = True if given.get("bcaddr") else None  # as the settings say
+            return self._prepared(
+                locate_ns(None, given.get("port"), asked, kernel=kernel, timeout=given.get("timeout"))
+            )
         location = host if host.startswith("./") else _location(host, given.get("port") or kernel.settings.NS_PORT)
         try:
             return self._prepared(Proxy(URI(f"PYRO:{NAMESERVER_NAME}@{location}"), kernel=kernel))
