@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from importlib import metadata as distributions
 from typing import Any
 
 from pyroplug.core.errors import NamingError, SecurityError
@@ -263,6 +262,8 @@ class NameServer:
     @expose
     def status(self) -> dict[str, Any]:
         """What tools show: version, protocol, storage, number of names and leases, seconds since the start."""
+        from importlib import metadata as distributions  # slow, and of no use to most
+
         index, now = self._fresh(), self._clock()
         return {
             "version": distributions.version("pyroplug"),

@@ -7,8 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -29,7 +27,7 @@ __all__ = ["default_storage", "ns", "state_folder"]
 MEMORY = "memory"
 
 
-def state_folder() -> Path:
+def state_folder() -> str:
     """Where this user's programs keep what is to outlive them.
 
     :raises ConfigError: the system does not say where that is
@@ -42,7 +40,7 @@ def state_folder() -> Path:
         base = os.environ.get("XDG_STATE_HOME", "") or os.path.expanduser("~/.local/state")
     if not os.path.isabs(base):
         raise ConfigError("there is no folder for the names of this user; choose -s sql:FILE or -s memory")
-    return Path(base) / "pyroplug"
+    return os.path.join(base, "pyroplug")
 
 
 def default_storage(kernel: Kernel, host: str | None, port: int | None, unixsocket: str | None) -> str:
@@ -60,10 +58,10 @@ def default_storage(kernel: Kernel, host: str | None, port: int | None, unixsock
     place = f"u-{os.path.abspath(unixsocket)}" if unixsocket else f"{host or getattr(settings, 'HOST', '')}-{port}"
     folder = state_folder()
     try:
-        folder.mkdir(0o700, parents=True, exist_ok=True)
+        os.makedirs(folder, 0o700, exist_ok=True)
     except OSError as exc:
         raise ConfigError(f"{folder} cannot be made: {exc.strerror or exc}; choose -s sql:FILE or -s memory") from exc
-    return f"sql:{folder / ('names-' + quote(place, safe='') + '.sqlite')}"
+    return "sql:" + os.path.join(folder, f"names-{quote(place, safe='')}.sqlite")
 
 
 def _set(kernel: Kernel, name: str, plugin: str, value: Any) -> None:
@@ -144,6 +142,7 @@ def ns(
     _set(kernel, "NS_LEASE_MAX", "naming", max_lease)
     _set(kernel, "NS_AUTOCLEAN", "naming_autoclean", autoclean)
     chosen = storage if storage is not None else default_storage(kernel, host, port, unixsocket)
+    allowed = allow_shutdown or kernel.settings.NS_ALLOW_SHUTDOWN
     with ExitStack() as stack:
         stack.enter_context(_only_errors_are_logged())
         try:
@@ -158,7 +157,7 @@ def ns(
                 natport,
                 chosen,
                 kernel=kernel,
-                allow_shutdown=allow_shutdown or None,
+                allow_shutdown=allowed,
             )
         except NamingError as exc:
             raise click.ClickException(str(exc)) from exc  # it is ours, not one that cannot be found
@@ -172,7 +171,7 @@ def ns(
             stack.callback(responder.close)
             responder.runInThread()
         if not quiet:
-            _tell(_facts(daemon, responder, chosen), as_json)
+            _tell(_facts(daemon, responder, chosen, allowed), as_json)
         try:
             daemon.requestLoop()
         except PyroError:
@@ -196,17 +195,16 @@ def _only_errors_are_logged() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _facts(daemon: NameServerDaemon, responder: Responder | None, storage: str) -> dict[str, Any]:
+def _facts(daemon: NameServerDaemon, responder: Responder | None, storage: str, shutdown: bool) -> dict[str, Any]:
     settings = daemon.kernel.settings
     uri, inside = (str(daemon.uriFor(NAMESERVER_NAME, nat=nat)) for nat in (True, False))
-    status = daemon.nameserver.status()
     return {
-        "version": version("pyroplug"),
+        "version": daemon.kernel.plugins.catalog["naming"].version,
         "storage": storage,
-        "names": status["names"],
+        "names": daemon.nameserver.count(),
         "broadcast": responder.locationStr if responder is not None else None,
         "urifile": getattr(settings, "NS_URIFILE", "") or None,
-        "shutdown": status["shutdown"],
+        "shutdown": shutdown,
         "internal_uri": inside if inside != uri else None,
         "uri": uri,
     }
