@@ -262,10 +262,10 @@ def test_without_a_place_it_is_looked_for(ns: NameServer) -> None:
     assert f"name server: PYRO:Pyro.NameServer@{ns.location}" in result.stderr
 
 
-@pytest.mark.feature("F183", "F195")
+@pytest.mark.feature("F183", "F193", "F195")
 def test_the_address_for_broadcasts_can_be_given() -> None:
     unused = {"PYRO_NS_PORT": str(_port_of_nobody())}
-    with serving("-n", "0.0.0.0", "-p", "0", "-s", "memory", "--bchost", "127.0.0.1", "--bcport", "0") as there:
+    with serving("-n", "0.0.0.0", "-p", "0", "-s", "memory", "-c", "127.0.0.1", "-b", "0") as there:
         found = re.search(r"broadcasts: answered on 127\.0\.0\.1:(\d+)", there.said)
         assert found, there.said
         result = CliRunner().invoke(app, ["nsc", "-c", "127.0.0.1", "-p", found[1], "-v", "ping"], env=unused)
@@ -413,11 +413,12 @@ def test_watch_goes_on_while_the_name_server_is_away() -> None:
 
 @posix
 @pytest.mark.parametrize("rich", [True, False])
-def test_watch_on_a_terminal(rich: bool, ns: NameServer) -> None:
+def test_watch_on_a_terminal(rich: bool, ns: NameServer, tmp_path: Path) -> None:
     import pty
 
     leader, follower = pty.openpty()
-    changes = {} if rich else {"PYTHONPATH": str(_without_rich())}
+    (tmp_path / "rich.py").write_text("raise ImportError('hidden')\n", "utf-8")
+    changes = {} if rich else {"PYTHONPATH": str(tmp_path)}
     watch = subprocess.Popen(
         [*COMMAND, "nsc", *ns.at, "watch", "--interval", "0.1"],
         stdin=follower,
@@ -446,16 +447,6 @@ def test_watch_on_a_terminal(rich: bool, ns: NameServer) -> None:
         os.close(leader)
     assert b"Pyro.NameServer" in shown
     assert ("\u2502".encode() in shown) == rich
-
-
-def _without_rich() -> Path:
-    """A folder that hides the package ``rich``."""
-    import tempfile
-
-    folder = Path(tempfile.gettempdir()) / f"pyroplug-without-rich-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    (folder / "rich.py").write_text("raise ImportError('hidden')\n", "utf-8")
-    return folder
 
 
 def test_only_so_many_are_tried_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

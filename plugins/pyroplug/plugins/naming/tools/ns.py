@@ -83,8 +83,9 @@ def _set(kernel: Kernel, name: str, plugin: str, value: Any) -> None:
     metavar="STORAGE",
     help="Where the names are kept: memory, sql:FILE, dbm:FILE (default: an SQLite file of this user for this place).",
 )
-@click.option("--bchost", metavar="HOST", help="Where to listen for broadcasts (default NS_BCHOST).")
+@click.option("-c", "--bchost", metavar="HOST", help="Where to listen for broadcasts (default NS_BCHOST).")
 @click.option(
+    "-b",
     "--bcport",
     type=click.IntRange(0, 65535),
     help="Port to listen on for broadcasts; 0 for any free one (default NS_BCPORT).",
