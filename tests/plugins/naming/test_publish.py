@@ -254,6 +254,28 @@ def test_a_program_that_ends_without_closing_its_daemon_takes_its_names_back(ns:
     assert not ns.names()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_takes_nothing_back_and_can_publish(ns: RunningNameServer, daemon: Daemon) -> None:
+    daemon.publish(Thing(), "parents")
+    publisher = daemon.kernel.stash[PUBLISHER]
+    for publish in (False, True):
+        with publisher._lock:  # whatever the parent's threads are doing at that moment
+            child = os.fork()
+        if not child:
+            try:
+                if publish:
+                    daemon.publish("PYRO:x@localhost:5", "childs", lease=0)
+                else:
+                    publisher._exit()
+                    daemon.kernel.close()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+    assert set(ns.names()) == {"parents", "childs"}
+
+
 # ----------------------------------------------------------------------------- the name server restarts (scenario 60)
 def test_scenario_60_after_a_restart_persistent_entries_are_there_and_servers_come_back(
     new_kernel: MakeKernel, tmp_path: Path, caplog: pytest.LogCaptureFixture

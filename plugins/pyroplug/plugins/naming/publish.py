@@ -79,12 +79,19 @@ class Publisher:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._away = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._daemons: weakref.WeakSet[Daemon] = weakref.WeakSet()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
-        self._away = False
+
+    def _is_copy(self) -> bool:
+        """Whether this was made by a fork: the names and the thread are the parent's, and the lock may be held."""
+        return self._process != os.getpid()
 
     # ----------------------------------------------------------------- for daemons
     def publish(
@@ -117,6 +124,9 @@ class Publisher:
             raise ValueError(f"a lease cannot have less than 0 seconds: {lease}")
         uri = self._uri_of(daemon, target, name, persistent)
         entry = Publication(name, uri, metadata, seconds, persistent)
+        if self._is_copy():
+            self._begin()
+            daemon.stash.pop(PUBLICATIONS, None)
         publications = daemon.stash.setdefault(PUBLICATIONS, Publications())
         self._ask(lambda ns: _register(ns, publications.owner, entry, safe))
         with self._lock:
@@ -139,11 +149,11 @@ class Publisher:
     def closed(self, daemon: Daemon) -> None:
         """A daemon ends: take back what is not persistent; that nobody answers is no error."""
         publications = daemon.stash.pop(PUBLICATIONS, None)
+        if publications is None or self._is_copy():
+            return
         with self._lock:
             self._daemons.discard(daemon)
             self._changed.notify_all()
-        if publications is None or self._process != os.getpid():
-            return  # (after a fork the names are the parent's)
         entries = [entry for entry in publications.names.values() if not entry.persistent]
         if not entries:
             return
@@ -175,8 +185,6 @@ class Publisher:
     # ----------------------------------------------------------------- the heartbeat
     def _start(self) -> None:
         """With the lock held: have the names looked after."""
-        if self._process != os.getpid():
-            self._process, self._thread = os.getpid(), None
         if self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="pyroplug-heartbeat", daemon=True)
             self._thread.start()
@@ -236,11 +244,13 @@ class Publisher:
 
     def close(self) -> None:
         """The kernel is closed: no more heartbeats."""
+        if self._is_copy():
+            return
         with self._lock:
             self._daemons.clear()
             thread = self._thread
             self._changed.notify_all()
-        if thread is not None and self._process == os.getpid():
+        if thread is not None:
             thread.join(self._kernel.settings.NS_TIMEOUT)
 
 

@@ -93,22 +93,24 @@ class Search:
     def open(self, uri: URI) -> Proxy:
         """A proxy that is connected to that name server; closed with the search unless :meth:`take` takes it.
 
+        Its calls may take as long as the search.
+
         :raises CommunicationError: nobody answers there
         """
         proxy = self._opened.get(uri)
         if proxy is None:
             proxy = Proxy(uri, kernel=self.kernel)
-            usual = proxy._pyroTimeout
             proxy._pyroTimeout = self.left()
             proxy._pyroBind()
-            proxy._pyroTimeout = usual
             self._opened[uri] = proxy
+        proxy._pyroTimeout = self.left()
         return proxy
 
     def take(self, uri: URI) -> Proxy:
         """The same, and from now on the caller's."""
         proxy = self.open(uri)
         del self._opened[uri]
+        proxy._pyroTimeout = self.kernel.settings.COMMTIMEOUT or None
         return proxy
 
     def close(self) -> None:
