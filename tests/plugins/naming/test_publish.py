@@ -17,6 +17,7 @@ import pytest
 
 from pyroplug.api import URI, Daemon, NamingError, Proxy, PyroError, expose, serve, type_meta
 from pyroplug.core.kernel import Kernel
+from pyroplug.plugins.naming.locate import SERVERS
 from pyroplug.plugins.naming.publish import PUBLISHER
 from pyroplug.plugins.naming.records import Lease
 from testkit.timeouts import PATIENCE, scaled
@@ -254,6 +255,18 @@ def test_a_program_that_ends_without_closing_its_daemon_takes_its_names_back(ns:
     assert not ns.names()
 
 
+def test_a_name_that_was_free_for_a_moment_is_not_stolen(
+    ns: RunningNameServer, daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between the answer that nobody has it and registering again somebody else was faster."""
+    daemon.publish(Thing(), "thing")
+    ns.daemon.nameserver.register("thing", "PYRO:faster@localhost:5")
+    entry = ns.daemon._registry.objects["Pyro.NameServer"]
+    entry.table["renew"] = lambda owner, names: dict.fromkeys(names, "unknown")
+    until(lambda: "somebody else has taken the name thing" in caplog.text, "a heartbeat")
+    assert ns.names() == {"thing": "PYRO:faster@localhost:5"}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_takes_nothing_back_and_can_publish(ns: RunningNameServer, daemon: Daemon) -> None:
@@ -342,6 +355,7 @@ def test_with_a_name_server_of_pyro5(new_kernel: MakeKernel) -> None:
             daemon.publish("PYRO:stays@localhost:6", "stays", persistent=True)
             assert kernel.resolve("PYRONAME:thing") == uri
             assert kernel.resolve("PYROMETA:tag") == uri
+            assert [proxy._pyroConnection for proxy in kernel.stash[SERVERS]._found.values()] == [None]
             with pytest.raises(NamingError, match="unknown name"):
                 kernel.resolve("PYRONAME:nobody")
             names.remove("thing")
