@@ -322,6 +322,7 @@ def test_the_reply_comes_in_the_serializer_of_the_request(serve_some: Serve, ser
     assert (frame.serializer_id, peer.value(frame)) == (served.kernel.serializer_id("json"), 5)
 
 
+@pytest.mark.needs("serpent")
 @pytest.mark.feature("F298")
 def test_a_raw_reply(serve_some: Serve) -> None:
     served = serve_some(Thing())

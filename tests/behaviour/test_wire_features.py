@@ -118,6 +118,7 @@ def test_compression(serve: Serve) -> None:
     assert not peer.call("thing", "echo", "small").flags & FLAG_COMPRESSED
 
 
+@pytest.mark.needs("serpent")
 @pytest.mark.feature("F287")
 def test_each_side_decides_for_what_it_sends(serve_at: Serve) -> None:
     """And reads what comes, whatever it decided."""
@@ -182,6 +183,7 @@ def test_the_daemons_own_object(serve: Serve) -> None:
 
 
 # --------------------------------------------------------------------------- logs
+@pytest.mark.needs("serpent")
 @pytest.mark.feature("F288")
 def test_logwire(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "pyroplug.wire")
@@ -208,6 +210,7 @@ def test_logwire_is_off_by_default(serve_some: Serve, caplog: pytest.LogCaptureF
 
 
 # --------------------------------------------------------------------------- context
+@pytest.mark.needs("serpent")
 @pytest.mark.feature("F231", "F232", "F233", "F234", "F236")
 def test_the_context_of_a_call(serve: Serve) -> None:
     served = serve(Thing())

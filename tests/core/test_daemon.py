@@ -39,6 +39,7 @@ def test_where_a_daemon_listens(tmp_path: Path) -> None:
     assert not (tmp_path / "a b").exists()
 
 
+@pytest.mark.needs("serpent")
 @pytest.mark.feature("F023", "F173", "F022")
 def test_arguments_that_exclude_each_other() -> None:
     kernel = make_kernel()

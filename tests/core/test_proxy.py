@@ -38,6 +38,7 @@ def test_making_a_proxy() -> None:
         Proxy(5, kernel=kernel)  # type: ignore[arg-type]
 
 
+@pytest.mark.needs("serpent")
 @pytest.mark.feature("F297")
 def test_the_serializer_of_a_proxy() -> None:
     with Served() as served:
@@ -55,7 +56,7 @@ def test_the_serializer_of_a_proxy() -> None:
         assert proxy.echo((1, 2)) == (1, 2)
 
 
-@pytest.mark.needs("metadata")
+@pytest.mark.needs("metadata", "serpent")
 @pytest.mark.feature("F302")
 def test_what_travels_with_a_proxy() -> None:
     with Served("tcp4") as served:

@@ -334,7 +334,8 @@ class Kernel:
                 self.serializer_id(name)  # names a plugin that has to be loaded, or nothing at all
                 names.append(name)
         if not names:
-            raise ConfigError(f"none of the SERIALIZERS_ACCEPTED is loaded: {', '.join(sorted(accepted)) or 'empty'}")
+            wanted = ", ".join(sorted(accepted)) or "empty"
+            raise ConfigError(f"none of the SERIALIZERS_ACCEPTED is loaded: {wanted}{self.off()}")
         return self._plan("server:" + ",".join(names), names)
 
     def _plan(self, key: str, names: Iterable[str]) -> Plan:

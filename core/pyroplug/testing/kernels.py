@@ -90,6 +90,8 @@ def as_bytes(message: bytes | Sequence[Buffer]) -> bytes:
 class WirePeer:
     """A client without a proxy: it sends what it is told to, and shows what comes.
 
+    It uses the kernel's serializer (SERIALIZER) where it is given no other.
+
     :param stream: its connection, which it owns
     :param kernel: whose serializers it uses
     """
@@ -130,9 +132,10 @@ class WirePeer:
 
     # ------------------------------------------------------------------------- conversation
     def connect_message(
-        self, object_id: str = "thing", handshake: Any = "hello", serializer: str = "serpent", flags: int = 0
+        self, object_id: str = "thing", handshake: Any = "hello", serializer: str | None = None, flags: int = 0
     ) -> bytes:
         """A CONNECT message."""
+        serializer = serializer or self.kernel.settings.SERIALIZER
         payload = self.kernel.codecs()[serializer].dumps({"handshake": handshake, "object": object_id})
         return as_bytes(encode(CONNECT, self.kernel.serializer_id(serializer), flags, 0, payload))
 
@@ -141,18 +144,19 @@ class WirePeer:
         object_id: str,
         method: str,
         *args: Any,
-        serializer: str = "serpent",
+        serializer: str | None = None,
         flags: int = 0,
         correlation: bytes = NO_CORRELATION,
         annotations: Mapping[str, bytes] | None = None,
     ) -> bytes:
         """An INVOKE message with the next sequence number."""
         self.seq = (self.seq + 1) & 0xFFFF
+        serializer = serializer or self.kernel.settings.SERIALIZER
         payload = self.kernel.codecs()[serializer].dumps_call(object_id, method, args, {})
         wire_id = self.kernel.serializer_id(serializer)
         return as_bytes(encode(INVOKE, wire_id, flags, self.seq, payload, annotations, correlation))
 
-    def hello(self, object_id: str = "thing", handshake: Any = "hello", serializer: str = "serpent") -> Frame:
+    def hello(self, object_id: str = "thing", handshake: Any = "hello", serializer: str | None = None) -> Frame:
         """Shake hands; the answer."""
         self.send(self.connect_message(object_id, handshake, serializer))
         return self.message()
