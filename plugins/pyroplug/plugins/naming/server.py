@@ -104,7 +104,7 @@ class NameServer:
                 raise NamingError("unknown name: " + name)
         uri = self._uris.get(record.uri)
         if uri is None:
-            if len(self._uris) > self._index.count(0.0):
+            if len(self._uris) > len(self._index.records):
                 self._uris = {}  # most of it is of names that are not there any more
             uri = self._uris[record.uri] = URI(record.uri)
         return (URI(uri), set(record.tags)) if return_metadata else URI(uri)

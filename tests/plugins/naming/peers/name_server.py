@@ -6,17 +6,12 @@ from __future__ import annotations
 
 import sys
 
-from pyroplug.api import Daemon, Kernel
-from pyroplug.plugins.naming.server import NameServer
-from pyroplug.plugins.naming.sqlite import SqlStorage
+from pyroplug.api import Kernel, NameServerDaemon
 
 
 def main() -> None:
-    kernel = Kernel(environ={})
-    with Daemon("127.0.0.1", kernel=kernel) as daemon:
-        nameserver = NameServer(kernel, SqlStorage(sys.argv[1]))
-        nameserver.announce(daemon.register(nameserver, "Pyro.NameServer"))
-        print(daemon.uriFor(nameserver), flush=True)
+    with NameServerDaemon("127.0.0.1", 0, storage=f"sql:{sys.argv[1]}", kernel=Kernel(environ={})) as daemon:
+        print(daemon.uriFor("Pyro.NameServer"), flush=True)
         daemon.requestLoop()
 
 
