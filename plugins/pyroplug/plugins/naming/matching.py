@@ -178,8 +178,7 @@ def _ways_of(code: str, argument: Any, longest: int, last: bool) -> int | None:
     if code == "IN":
         return 1 if sum(value[1] - value[0] for kind, value in argument if str(kind) == "RANGE") < MAX_SPAN else None
     if code == "SUBPATTERN":
-        _, on, off, inner = argument
-        return None if on or off else _ways(inner, longest, last)
+        return _ways(argument[-1], longest, last)
     if code == "BRANCH":
         each = [_ways(branch, longest, last) for branch in argument[1]]
         return None if None in each else sum(ways for ways in each if ways is not None)
