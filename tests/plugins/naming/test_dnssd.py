@@ -6,14 +6,14 @@ import importlib.util
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pyroplug.api import NamingError, PluginError, locate_ns, start_ns
+from pyroplug.api import ConfigError, NamingError, PluginError, locate_ns, start_ns
 from pyroplug.core.kernel import Kernel
-from pyroplug.plugins.naming.dnssd import SERVICE
 from pyroplug.testing.kernels import make_kernel
 from testkit.timeouts import PATIENCE
 
@@ -21,13 +21,14 @@ MakeKernel = Callable[..., Kernel]
 
 LOOPBACK = ["127.0.0.1"]
 
-# the multicast group and port are everybody's: what one test announces, another one would find
-pytestmark = pytest.mark.serial
+OURS = f"t{uuid.uuid4().hex[:10]}"
+"""The multicast group is everybody's: this keeps tests apart that run at the same time."""
 
 
 def dnssd_kernel(**settings: Any) -> Kernel:
     return make_kernel(
-        extra_plugins=["naming_dnssd"], **{"NS_DNSSD_INTERFACES": LOOPBACK, "NS_PORT": 1, "NS_HOST": "", **settings}
+        extra_plugins=["naming_dnssd"],
+        **{"NS_DNSSD_INTERFACES": LOOPBACK, "NS_DNSSD_SERVICE": OURS, "NS_HOST": "", **settings},
     )
 
 
@@ -65,8 +66,8 @@ def test_an_entry_that_leads_nowhere_is_passed_over() -> None:
     with zeroconf.Zeroconf(interfaces=LOOPBACK) as network:
         for number, uri in enumerate(("nonsense", "PYRONAME:x", "PYRO:Pyro.NameServer@127.0.0.1:1")):
             info = zeroconf.ServiceInfo(
-                SERVICE,
-                f"odd{number}.{SERVICE}",
+                f"_{OURS}._tcp.local.",
+                f"odd{number}._{OURS}._tcp.local.",
                 port=5,
                 properties={"uri": uri},
                 server="odd.local.",
@@ -88,3 +89,9 @@ def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PluginError, match="needs the package zeroconf"):
         dnssd_kernel()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 16, "-x", "x-", "a.b", "ä"])
+def test_names_of_services_are_checked(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"NS_DNSSD_SERVICE: .* is no service name"):
+        dnssd_kernel(NS_DNSSD_SERVICE=name)

@@ -376,14 +376,14 @@ def test_scenario_59_without_a_name_server_every_lookup_ends_in_time(
         begin = time.monotonic()
         with pytest.raises(NamingError, match="failed to locate the name server") as caught:
             attempt()
-        assert time.monotonic() - begin < seconds + scaled(1)
+        assert time.monotonic() - begin < seconds + scaled(2)
         assert str(nobody.get("NS_HOST", "localhost")) in str(caught.value)
         assert "broadcast: " in str(caught.value)
     host = str(nobody.get("NS_HOST", "localhost"))
     begin = time.monotonic()
     with pytest.raises(NamingError, match=f"failed to locate the name server at {host}"):
         locate_ns(host, kernel=kernel)
-    assert time.monotonic() - begin < seconds + scaled(1)
+    assert time.monotonic() - begin < seconds + scaled(2)
 
 
 def test_the_error_says_what_was_tried_and_what_is_off(new_kernel: MakeKernel) -> None:
@@ -409,7 +409,7 @@ def test_a_name_server_that_hangs_later_costs_one_timeout(
     begin = time.monotonic()
     with pytest.raises(CommunicationError):
         kernel.resolve("PYRONAME:thing")
-    assert time.monotonic() - begin < 0.4 + scaled(1)
+    assert time.monotonic() - begin < 0.4 + scaled(2)
     let_go.set()
     monkeypatch.undo()
     assert kernel.resolve("PYRONAME:thing").port == 5

@@ -29,7 +29,7 @@ from pyroplug.api import (
 )
 from pyroplug.core.kernel import Kernel
 from pyroplug.plugins.naming.storage import MemoryStorage
-from pyroplug.testing.kernels import make_kernel
+from pyroplug.testing.kernels import LOOPS, WirePeer, make_kernel
 from testkit.timeouts import PATIENCE, scaled
 
 from .conftest import RunningNameServer
@@ -185,6 +185,27 @@ def test_a_name_server_in_a_foreign_event_loop(loop: str, new_kernel: MakeKernel
         end.set()
         thread.join(PATIENCE)
         nsdaemon.close()
+
+
+@pytest.mark.feature("F185")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_clients_that_stop_in_the_middle_are_hung_up_on_and_keep_nobody_waiting(
+    loop: str, run_ns: RunNs, new_kernel: MakeKernel
+) -> None:
+    ns = run_ns(SERVERTYPE=loop, STALL_TIMEOUT=0.3, HANDSHAKE_TIMEOUT=0.3, POLLTIMEOUT=0.1)
+    kernel = new_kernel()
+
+    def connected() -> WirePeer:
+        return WirePeer(kernel.connect(ns.uri, PATIENCE), kernel)
+
+    with connected() as silent, connected() as half, locate_ns("127.0.0.1", ns.port, kernel=kernel) as found:
+        half.hello("Pyro.NameServer")
+        half.send(half.call_message("Pyro.NameServer", "count")[:-3])
+        assert found.count() == 1
+        silent.message()  # why it is refused
+        assert silent.ended()
+        assert half.ended()
+        assert found.count() == 1
 
 
 # ----------------------------------------------------------------------------- the end

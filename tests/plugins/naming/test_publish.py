@@ -27,8 +27,8 @@ from .conftest import RunningNameServer
 MakeKernel = Callable[..., Kernel]
 RunNs = Callable[..., RunningNameServer]
 
-LEASE = 1.2
-"""Seconds; renewed every 0.4."""
+LEASE = scaled(2.0)
+"""Seconds; renewed three times in that time, also where other things are going on."""
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:

@@ -29,11 +29,14 @@ PLUGIN = PluginInfo(
     "naming_dnssd", "finds and announces name servers by DNS-SD (zeroconf)", requires=("naming",), opt_in=True
 )
 
-SERVICE = "_pyroplug-ns._tcp.local."
 PATIENCE = 2.0
 """Seconds in which the first answer is waited for."""
 GATHERING = 0.25
 """Seconds after it in which others are."""
+
+
+def _service(settings: Settings) -> str:
+    return f"_{settings.NS_DNSSD_SERVICE}._tcp.local."
 
 
 def _open(settings: Settings) -> zeroconf.Zeroconf:
@@ -56,9 +59,10 @@ class Announcement:
         import zeroconf
 
         name = f"pyroplug-{socket.gethostname().partition('.')[0]}-{uri.port}"
+        service = _service(settings)
         info = zeroconf.ServiceInfo(
-            SERVICE,
-            f"{name}.{SERVICE}",
+            service,
+            f"{name}.{service}",
             port=uri.port,
             properties={"uri": str(uri)},
             server=f"{name}.local.",
@@ -91,6 +95,7 @@ class DnsSd:
         """All that answered."""
         import zeroconf
 
+        service = _service(search.kernel.settings)
         found: dict[str, URI | None] = {}
         names: list[str] = []
 
@@ -103,12 +108,12 @@ class DnsSd:
         except OSError as exc:
             raise CommunicationError(f"{exc} (NS_DNSSD_INTERFACES)") from exc
         try:
-            browser = zeroconf.ServiceBrowser(network, SERVICE, handlers=[heard])
+            browser = zeroconf.ServiceBrowser(network, service, handlers=[heard])
             end = time.monotonic() + min(PATIENCE, search.left())
             while (left := end - time.monotonic()) > 0:
                 for name in names[:]:
                     if name not in found:
-                        found[name] = _uri_of(network.get_service_info(SERVICE, name, timeout=int(1000 * left)))
+                        found[name] = _uri_of(network.get_service_info(service, name, timeout=int(1000 * left)))
                         end = min(end, time.monotonic() + GATHERING)
                 time.sleep(min(left, 0.02))
             browser.cancel()
@@ -145,10 +150,18 @@ def _announce(daemon: Any) -> Closeable | None:
 
 @hookimpl
 def pyro_settings(schema: Schema) -> None:
-    """NS_DNSSD_INTERFACES."""
-    schema.add(
-        Setting("NS_DNSSD_INTERFACES", list, [], "addresses of the interfaces for DNS-SD; none: all", PLUGIN.name)
-    )
+    """Where, and for whom."""
+    for setting in (
+        Setting("NS_DNSSD_INTERFACES", list, [], "addresses of the interfaces for DNS-SD; none: all", PLUGIN.name),
+        Setting("NS_DNSSD_SERVICE", str, "pyroplug-ns", "service name; another one keeps installations apart",
+                PLUGIN.name, check=_service_name),
+    ):  # fmt: skip
+        schema.add(setting)
+
+
+def _service_name(text: str) -> str | None:
+    plain = text.isascii() and text.replace("-", "").isalnum() and text.strip("-") == text
+    return None if plain and len(text) <= 15 else "is no service name: at most 15 letters, digits and hyphens inside"
 
 
 @hookimpl
