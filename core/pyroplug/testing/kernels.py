@@ -47,10 +47,14 @@ TRANSPORTS: Final = ("tcp4", "tcp6", "unix", "memory", "pair")
 LOOPS: Final = ("thread", "multiplex", "asyncio")
 """The server loops that come with pyroplug."""
 
-_WITHOUT: Final = os.environ.get("PYROPLUG_TEST_WITHOUT", "")
-"""A plugin that the kernels of this module do without, to see what can."""
-_TRANSPORT: Final = "tcp4" if _WITHOUT == "memory" else "memory"
-_LOOP: Final = "multiplex" if _WITHOUT == "thread" else "thread"
+
+def _without() -> str:
+    """A plugin that the kernels of this module do without, to see what can."""
+    return os.environ.get("PYROPLUG_TEST_WITHOUT", "")
+
+
+def _default_loop() -> str:
+    return "multiplex" if _without() == "thread" else "thread"
 
 
 def has_ipv6() -> bool:
@@ -74,11 +78,12 @@ def make_kernel(
 ) -> Kernel:
     """A kernel that the environment of whoever runs the tests cannot change; the rest are its settings."""
     environ = dict(environ or {})
-    if _WITHOUT:
-        environ["PYRO_DISABLE_PLUGINS"] = ",".join(filter(None, (environ.get("PYRO_DISABLE_PLUGINS"), _WITHOUT)))
-        if _WITHOUT == "serpent":
+    without = _without()
+    if without:
+        environ["PYRO_DISABLE_PLUGINS"] = ",".join(filter(None, (environ.get("PYRO_DISABLE_PLUGINS"), without)))
+        if without == "serpent":
             environ.setdefault("PYRO_SERIALIZER", "json")
-        environ.setdefault("PYRO_SERVERTYPE", _LOOP)
+        environ.setdefault("PYRO_SERVERTYPE", _default_loop())
     return Kernel(plugins=plugins, extra_plugins=extra_plugins, settings=settings, environ=environ)
 
 
@@ -187,8 +192,8 @@ class WirePeer:
 class Served:
     """A daemon that serves in a thread of its own, and its clients.
 
-    :param transport: one of :data:`TRANSPORTS`
-    :param loop: the setting SERVERTYPE
+    :param transport: one of :data:`TRANSPORTS`; memory if not given
+    :param loop: the setting SERVERTYPE; thread if not given
     :param folder: where a Unix socket may be made
     :param settings: those of the kernel
     :param extra_plugins: further plugins, by name or as objects
@@ -200,8 +205,8 @@ class Served:
 
     def __init__(
         self,
-        transport: str = _TRANSPORT,
-        loop: str = _LOOP,
+        transport: str | None = None,
+        loop: str | None = None,
         *,
         folder: Path | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -212,8 +217,8 @@ class Served:
         start: bool = True,
         **options: Any,
     ) -> None:
-        self.transport = transport
-        self.loop = loop
+        self.transport = transport or ("tcp4" if _without() == "memory" else "memory")
+        self.loop = loop = loop or _default_loop()
         self.failure: BaseException | None = None
         """What ended the request loop, if it was an exception."""
         self._thread: threading.Thread | None = None
