@@ -586,6 +586,19 @@ def test_names_are_kept_by_default_even_if_it_is_killed(tmp_path: Path) -> None:
         assert "storage: memory" in other.said  # nobody could come back to a place that is random
 
 
+@pytest.mark.feature("F193")
+def test_two_name_servers_with_one_file_stand_in_for_each_other(tmp_path: Path) -> None:
+    options = ("-n", "localhost", "-p", "0", "-s", f"sql:{tmp_path / 'names.sqlite'}")
+    with serving(*options) as first, serving(*options) as second:
+        for one, other in ((first, second), (second, first)):
+            assert CliRunner().invoke(app, ["nsc", *one.at, "register", "shared", URI]).exit_code == 0
+            assert CliRunner().invoke(app, ["nsc", *other.at, "lookup", "shared"]).output == f"{URI}\n"
+            assert CliRunner().invoke(app, ["nsc", *other.at, "remove", "shared"]).exit_code == 0
+            assert CliRunner().invoke(app, ["nsc", *one.at, "lookup", "shared"]).exit_code == 1
+            own = json.loads(CliRunner().invoke(app, ["nsc", *one.at, "lookup", "Pyro.NameServer", "--json"]).output)
+            assert own["uri"] == f"PYRO:Pyro.NameServer@{one.location}"
+
+
 @needs_unix
 @pytest.mark.feature("F281")
 def test_ns_on_a_unix_socket_with_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
