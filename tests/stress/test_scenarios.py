@@ -942,6 +942,99 @@ def test_scenario_28_shutdown_when_a_client_goes(loop: str) -> None:
             other.echo()
 
 
+SHUTDOWNS: dict[str, Callable[[Served], Any]] = {
+    "another thread": lambda served: in_thread(served.daemon.shutdown).result(PATIENCE),
+    "a call": lambda served: served.proxy("stopper").stop(),
+    "twice": lambda served: (served.daemon.shutdown(), served.daemon.shutdown()),  # type: ignore[func-returns-value]
+    "two threads": lambda served: [
+        job.result(PATIENCE) for job in [in_thread(served.daemon.shutdown) for _ in range(2)]
+    ],
+}
+
+
+@loops
+@pytest.mark.parametrize("way", SHUTDOWNS)
+def test_scenario_28_shutdown_from(loop: str, way: str) -> None:
+    class Stopper:
+        @expose
+        def stop(self) -> str:
+            served.daemon.shutdown()
+            return "stopping"
+
+    with serving(loop) as (served, _):
+        served.publish(Stopper(), "stopper")
+        proxy = served.proxy()
+        assert proxy.echo(1) == 1
+        started = time.monotonic()
+        SHUTDOWNS[way](served)
+        assert served.join()
+        served.daemon.shutdown()  # after the end
+        assert time.monotonic() - started < scaled(3)  # SHUTDOWN_TIMEOUT is 5
+        assert served.daemon.abandoned == []
+        with pytest.raises(CommunicationError):
+            proxy.echo(2)
+
+
+@loops
+def test_scenario_29_after_shutdown_nothing_answers(loop: str) -> None:
+    """Not for those that were connected, and not for newcomers."""
+    with serving(loop) as (served, _):
+        proxies = [served.proxy() for _ in range(5)]
+        for number, proxy in enumerate(proxies):
+            assert proxy.echo(number) == number
+        served.daemon.shutdown()
+        for proxy in (*proxies, served.proxy()):
+            with pytest.raises(CommunicationError):
+                proxy.echo("too late")
+
+
+def test_scenario_30_what_runs_is_answered_and_what_comes_is_refused() -> None:
+    with serving(THREADPOOL_SIZE=2, THREADPOOL_SIZE_MIN=1) as (served, thing):
+        busy, others = [served.proxy() for _ in range(2)], [served.proxy() for _ in range(3)]
+        for proxy in (*busy, *others):
+            proxy.echo()
+        running = [in_thread(proxy.slow, number) for number, proxy in enumerate(busy)]
+        for _ in running:
+            assert thing.entered.acquire(timeout=PATIENCE)
+        loop: Any = served.daemon.transportServer
+        queued = in_thread(others[0].echo, "queued")
+        assert eventually(lambda: len(loop._queue) == 1)
+        ending = in_thread(served.daemon.shutdown)
+        with pytest.raises(OverloadError, match="shutting down; this call was not executed"):
+            queued.result(PATIENCE)
+        for proxy in others[1:]:
+            with pytest.raises(OverloadError, match="shutting down"):
+                proxy.echo("now")
+        with pytest.raises(CommunicationError, match="shutting down"):
+            served.proxy().echo("a newcomer")
+        assert not ending.done()
+        thing.gate.set()
+        assert [call.result(PATIENCE) for call in running] == [0, 1]
+        ending.result(PATIENCE)
+        assert served.daemon.abandoned == []
+
+
+@loops
+def test_scenario_31_a_method_that_does_not_end(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """``shutdown`` returns by its deadline and names the call; its client is told that the connection has gone."""
+    with serving(loop, SHUTDOWN_TIMEOUT=0.3) as (served, thing):
+        proxy, other = served.proxy(), served.proxy()
+        assert [proxy.echo(1), other.echo(2)] == [1, 2]
+        call = in_thread(proxy.slow)
+        assert thing.entered.acquire(timeout=PATIENCE)
+        if loop == "thread":
+            assert other.echo(3) == 3
+        started = time.monotonic()
+        served.daemon.shutdown()
+        assert time.monotonic() - started < scaled(2)
+        (abandoned,) = served.daemon.abandoned
+        assert "thing.slow" in abandoned
+        assert "thing.slow" in caplog.text
+        assert "SHUTDOWN_TIMEOUT" in caplog.text
+        assert isinstance(call.exception(PATIENCE), CommunicationError)
+        thing.gate.set()
+
+
 # ============================================================================= processes, pickling
 def test_scenario_38_looking_at_a_proxy_touches_no_network() -> None:
     import copy

@@ -29,6 +29,7 @@ from .dispatch import Later, Request
 from .errors import (
     CommunicationError,
     ConnectionRefusedByPeer,
+    OverloadError,
     ProtocolError,
     PyroError,
     RemoteError,
@@ -73,10 +74,23 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .uri import URI
 
-__all__ = ["ClientConnection", "Endpoint", "Lost", "QuickTask", "ServerConnection", "State", "Task"]
+__all__ = [
+    "RETRY_AFTER",
+    "ClientConnection",
+    "Endpoint",
+    "Lost",
+    "QuickTask",
+    "RefusedTask",
+    "ServerConnection",
+    "State",
+    "Task",
+    "shutting_down",
+]
 
 log = logging.getLogger("pyroplug.connection")
 
+RETRY_AFTER = 0.5
+"""What an OverloadError recommends (seconds)."""
 _NOT_PLAIN = 0xFFFF & ~FLAG_CORR_ID
 _ITERATION_ENDS = ("StopIteration", "StopAsyncIteration", "GeneratorExit")
 
@@ -127,6 +141,22 @@ class QuickTask:
     def refuse(self, error: PyroError) -> Message | None:
         """Run: to refuse costs as much."""
         return self.run()
+
+
+class RefusedTask(QuickTask):
+    """A task that is answered with an error and not run."""
+
+    def __init__(self, task: Task, error: PyroError) -> None:
+        self._task, self._error = task, error
+
+    def run(self) -> Message | None:
+        """The refusal."""
+        return self._task.refuse(self._error)
+
+
+def shutting_down() -> OverloadError:
+    """What a request is told that comes too late."""
+    return OverloadError("the server is shutting down; this call was not executed", RETRY_AFTER)
 
 
 class Endpoint(Protocol):
@@ -231,16 +261,16 @@ class ServerConnection:
             return self._refuse(exc)
         if frame is None:
             return None
-        if self.state is State.OPEN:
+        if self.state is State.OPEN or self.state is State.DRAINING:
             if frame.type == INVOKE:
                 request = Request(self, self.plan, frame.serializer_id, frame.flags, frame.seq, frame.payload)
                 if frame.flags & FLAG_CORR_ID or frame.annotations:
                     request.take(frame)
-                return request
+                return request if self.state is State.OPEN else RefusedTask(request, shutting_down())
             handler = self.endpoint.messages.get(frame.type)
             if handler is not None:
                 return _MessageTask(self, handler, frame)
-            if frame.type == CONNECT and self.keep_open:
+            if frame.type == CONNECT and self.keep_open and self.state is State.OPEN:
                 # a socket of the user's is never closed; another proxy goes on with it
                 self._release(None)
                 self._heads = {}
@@ -298,11 +328,12 @@ class ServerConnection:
         return self._refuse(TimeoutError("receiving: timeout in the handshake"))
 
     def drain(self) -> None:
-        """Take no further requests."""
+        """Refuse further requests; a client that is not through with the handshake is let go."""
         self._heads = {}
         if self.state is State.OPEN:
             self.state = State.DRAINING
-        self.closing = True
+        else:
+            self.closing = True
 
     def closed(self, error: BaseException | None = None) -> None:
         """The stream has ended or is to end: close it and release everything.  Safe to call twice."""

@@ -83,6 +83,7 @@ class Daemon:
         self._loop_ended = threading.Event()
         self._loop_ended.set()
         self._shutting_down = False
+        self._patience_ends: float | None = None
         self._closed = False
         self._lock = threading.RLock()
         self._listeners: tuple[Listener, ...] = ()
@@ -351,7 +352,8 @@ class Daemon:
     def shutdown(self) -> None:
         """Stop serving and close; from any thread, a signal handler or a remote call.
 
-        Calls that run get SHUTDOWN_TIMEOUT seconds to finish.  When this returns nothing answers any more,
+        Calls that run get SHUTDOWN_TIMEOUT seconds to finish (see :attr:`abandoned`); those that wait, or come
+        meanwhile, are refused with an OverloadError.  When this returns nothing answers any more,
         unless it was called by one of those calls or inside the loop: these end first.
         """
         self._shutting_down = True
@@ -364,7 +366,7 @@ class Daemon:
                 # a foreign event loop drives us, and the call that asked for this is still to be answered
                 threading.Thread(target=self.close, name="pyroplug-shutdown", daemon=True).start()
             return
-        self._loop_ended.wait(self.kernel.settings.SHUTDOWN_TIMEOUT + 1)
+        self._wait_for_loop()
         self.close()
 
     def close(self) -> None:
@@ -376,7 +378,7 @@ class Daemon:
         if self._loop_thread not in (None, threading.get_ident()):
             # nobody may take the loop's things away while another thread turns it
             self.transportServer.shutdown()
-            self._loop_ended.wait(self.kernel.settings.SHUTDOWN_TIMEOUT + 1)
+            self._wait_for_loop()
         self.transportServer.close()
         for listener in self._listeners:
             listener.close()
@@ -384,6 +386,21 @@ class Daemon:
         for entry in list(self._registry.objects.values()):
             _forget_marks(entry.target)
         self._registry.clear()
+
+    @property
+    def abandoned(self) -> list[str]:
+        """After :meth:`shutdown` or :meth:`close`: the calls that were not over after SHUTDOWN_TIMEOUT seconds.
+
+        Their clients have lost the connection; the methods may still run, in threads that end with the process.
+        """
+        return list(getattr(self.transportServer, "abandoned", ()))
+
+    def _wait_for_loop(self) -> None:
+        """Wait for the end of the loop that another thread turns, but together no longer than calls have time to end."""
+        now = time.monotonic()
+        if self._patience_ends is None:
+            self._patience_ends = now + self.kernel.settings.SHUTDOWN_TIMEOUT + 1
+        self._loop_ended.wait(max(0.0, self._patience_ends - now))
 
     def _check_open(self) -> None:
         if self._closed:

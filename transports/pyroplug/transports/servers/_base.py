@@ -29,6 +29,8 @@ __all__ = ["BaseLoop", "Link", "Poller", "Source"]
 
 log = logging.getLogger("pyroplug.server")
 
+LAST_MOMENT = 0.1
+"""Seconds for what must still be done when the time for shutting down is over."""
 RECEIVE_SIZE = 256 * 1024
 """Bytes received at once, into a buffer that one turning thread uses for all connections."""
 SWEEP_INTERVAL = 1.0
@@ -111,6 +113,11 @@ def overlaps(task: Task) -> TypeGuard[Request]:
     Not before a oneway call has been run: its client goes on at once, and nobody else knows what came first.
     """
     return type(task) is Request and bool(task.plan.overlapping) and not task.flags & FLAG_ONEWAY
+
+
+def _name(call: Any) -> str:
+    # shown so that what a peer sent cannot pass for something else
+    return repr(f"{call.object_id}.{call.method}")
 
 
 class EpollPoller:
@@ -266,6 +273,9 @@ class BaseLoop:
         self._requests: deque[Callable[[], None]] = deque()  # to be done by the turning thread
         self._lock = threading.RLock()
         self._stop = False
+        self.abandoned: list[str] = []
+        """The calls that were not over when the loop was closed."""
+        self._deadline = 0.0  # when calls are abandoned, once the loop is to stop
         self._closed = False
         self._next_sweep = 0.0
         self._next_housekeeping = 0.0
@@ -399,6 +409,9 @@ class BaseLoop:
     def _admit(self, stream: Stream, acceptor: Acceptor, *, given: bool = False) -> None:
         try:
             stream.settimeout(0)
+            if self._closed:
+                self._turn_away(stream, "the server is shutting down")
+                return
             if len(self._links) >= self._settings.MAX_CONNECTIONS:
                 self._turn_away(stream, f"too many connections (MAX_CONNECTIONS={self._settings.MAX_CONNECTIONS})")
                 return
@@ -658,10 +671,10 @@ class BaseLoop:
             error = self._send(link, None)
             self._watch(link, shared)
             ended = error is not None or (not link.busy and self._is_over(link, shared))
-            held = shared.held
+            more = shared.held and not link.busy and self._has_room(link, shared, 3)
         if ended:
             self._close(link, error)
-        elif held and not link.busy:
+        elif more:
             self._work(link)
         return not ended and link.out is None
 
@@ -782,19 +795,52 @@ class BaseLoop:
     # ----------------------------------------------------------------- the end
     def shutdown(self) -> None:
         """Make whoever runs the loop return."""
-        self._stop = True
+        self._end_soon()
         self._waker.wake()
 
+    def _end_soon(self) -> None:
+        if not self._stop:
+            self._deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
+        self._stop = True
+
     def _drain(self) -> None:
-        """Take no further requests, and give those that run some time."""
+        """Refuse further requests, and give those that run some time."""
         for link in list(self._links.values()):
             link.connection.drain()
-        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
-        while time.monotonic() < deadline and any(self._running(link) for link in list(self._links.values())):
-            time.sleep(0.005)
-        abandoned = [link for link in list(self._links.values()) if self._running(link)]
-        for link in abandoned:
-            log.warning("%s: its call did not end in time and is abandoned", link.connection.peer)
+        self._refuse_queued()
+        while time.monotonic() < self._deadline and any(self._running(link) for link in list(self._links.values())):
+            if self._may_turn():
+                self._turn(0.005)  # somebody has to tell those who still call
+            else:
+                time.sleep(0.001)
+        self._note_abandoned()
+
+    def _note_abandoned(self) -> None:
+        """Tell which calls were given time and did not end."""
+        running = self._in_threads()
+        for link in list(self._links.values()):
+            if self._running(link):
+                connection = link.connection
+                calls = [*running, *connection.in_flight.values()]
+                names = sorted({_name(call) for call in calls if getattr(call, "connection", None) is connection})
+                self.abandoned += [f"{name} for {connection.peer}" for name in names or ["a call"]]
+        if self.abandoned:
+            log.warning(
+                "abandoned, because not over within %g s (SHUTDOWN_TIMEOUT): %s",
+                self._settings.SHUTDOWN_TIMEOUT,
+                ", ".join(self.abandoned),
+            )
+
+    def _refuse_queued(self) -> None:
+        """Refuse what waits for a thread."""
+
+    def _may_turn(self) -> bool:
+        """Whether the calling thread may turn the loop, which is to stop."""
+        return self._turning_thread in (None, threading.get_ident())
+
+    def _in_threads(self) -> list[Any]:
+        """The tasks that threads of the loop run now."""
+        return []
 
     def _running(self, link: Link) -> bool:
         call = current_call.get()  # a call that closes its own daemon cannot be waited for

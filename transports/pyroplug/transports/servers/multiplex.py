@@ -19,7 +19,7 @@ from pyroplug.core.interfaces import Acceptor, ServerLoop, ServerLoopFactory
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Settings
 
-from ._base import READ, BaseLoop, Link
+from ._base import LAST_MOMENT, READ, BaseLoop, Link
 
 __all__ = ["PLUGIN", "MultiplexFactory", "MultiplexLoop"]
 
@@ -28,6 +28,8 @@ PLUGIN = PluginInfo("multiplex", "server loop: one thread, one call at a time")
 
 class MultiplexLoop(BaseLoop):
     """Runs every call in the thread that turns the loop."""
+
+    _current: Task | None = None
 
     def run(self, condition: Callable[[], bool]) -> None:
         """Serve in this thread."""
@@ -75,15 +77,17 @@ class MultiplexLoop(BaseLoop):
         link.busy = True
         interrupted = waits = False
         try:
+            self._current = task
             message = task.run()
             interrupted = isinstance(getattr(task, "error", None), KeyboardInterrupt)
             waits = message is LATER and not self._left_open(link, task)
             if message is not LATER:
                 self._deliver(link, message)
         finally:
+            self._current = None
             if not waits:  # otherwise it may be answered, and free, already
                 link.busy = False
-        if link.out and link.fd in self._links:
+        if link.out and link.shared is None and link.fd in self._links:
             self._flush(link)
         if interrupted and threading.current_thread() is threading.main_thread():
             # the caller was told; most likely it was Ctrl-C, and that is meant for this program
@@ -95,6 +99,9 @@ class MultiplexLoop(BaseLoop):
             if link.busy or link.fd not in self._links:
                 return
 
+    def _in_threads(self) -> list[Any]:
+        return [self._current]
+
     def _running(self, link: Link) -> bool:
         if link.later or link.shared is not None:
             return super()._running(link)
@@ -103,7 +110,7 @@ class MultiplexLoop(BaseLoop):
 
     def _drain(self) -> None:
         super()._drain()
-        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
+        deadline = max(self._deadline, time.monotonic() + LAST_MOMENT)
         while self._turning_thread not in (None, threading.get_ident()) and time.monotonic() < deadline:
             time.sleep(0.001)  # a foreign event loop turns this one: it must not meet a closed poller
 

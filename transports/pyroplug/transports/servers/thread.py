@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyroplug.core.connection import QuickTask, State, Task
+from pyroplug.core.connection import RETRY_AFTER, QuickTask, RefusedTask, State, Task, shutting_down
 from pyroplug.core.dispatch import LATER, Later, Request
 from pyroplug.core.errors import OverloadError
 from pyroplug.core.hookspecs import hookimpl
@@ -28,7 +28,7 @@ from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Settings
 from pyroplug.core.wire import Message
 
-from ._base import SWEEP_INTERVAL, BaseLoop, Link, overlaps
+from ._base import LAST_MOMENT, SWEEP_INTERVAL, BaseLoop, Link, overlaps
 
 __all__ = ["PLUGIN", "ThreadFactory", "ThreadLoop"]
 
@@ -44,22 +44,13 @@ IDLE_LIFETIME = 10.0
 """Seconds after which a worker above THREADPOOL_SIZE_MIN that has nothing to do ends."""
 CONDITION_INTERVAL = 0.2
 """Seconds between two looks at a ``loopCondition``."""
-RETRY_AFTER = 0.5
-"""What an OverloadError recommends (seconds)."""
 
 
-class _Refused(QuickTask):
-    """A task that is not going to be run, because too much else is."""
-
-    def __init__(self, task: Task, running: int, waiting: int) -> None:
-        self._task = task
-        self._error = OverloadError(
-            f"server overloaded: {running} calls running (THREADPOOL_SIZE), {waiting} waiting (CALL_QUEUE_SIZE)",
-            RETRY_AFTER,
-        )
-
-    def run(self) -> Message | None:
-        return self._task.refuse(self._error)
+def _overloaded(running: int, waiting: int) -> OverloadError:
+    return OverloadError(
+        f"server overloaded: {running} calls running (THREADPOOL_SIZE), {waiting} waiting (CALL_QUEUE_SIZE)",
+        RETRY_AFTER,
+    )
 
 
 class _Ending(QuickTask):
@@ -86,6 +77,7 @@ class ThreadLoop(BaseLoop):
         self._busy = 0  # calls that run in threads other than the leader
         self._idle = 0
         self._queue: deque[tuple[Link, Task]] = deque()
+        self._running_calls: set[Task] = set()  # those that workers run
         self._paused_run = True
         self._count = 0
         # written by the leader without the lock, read by the standby
@@ -130,7 +122,7 @@ class ThreadLoop(BaseLoop):
 
     def shutdown(self) -> None:
         """Make :meth:`run` return."""
-        self._stop = True
+        self._end_soon()
         with contextlib.suppress(RuntimeError):  # not taken: nobody runs
             self._end_of_run.release()
         self._waker.wake()
@@ -185,6 +177,7 @@ class ThreadLoop(BaseLoop):
                 if self._queue and self._busy < self._pool_size:
                     job = self._queue.popleft()
                     self._busy += 1
+                    self._running_calls.add(job[1])
                     return lambda: self._run_queued(*job)
                 if self._leader is None:
                     self._leader = me
@@ -245,19 +238,24 @@ class ThreadLoop(BaseLoop):
         with self._roles:
             if self._current is not current or self._stop:
                 return False
-            self._current = None
-            self._epoch += 1
-            self._busy += 1
+            self._overtake(current)
             self._leader = me
             self._standby = None
             self._staff()
-            if overlaps(current):
-                # its client may have more to do: the link is left to whoever leads now
-                link: Link = current.connection.carrier
-                self._share(link, current, elsewhere=True)
-                link.busy = False
-                self._ask(lambda: self._resume(link))
             return True
+
+    def _overtake(self, current: Task) -> None:
+        """Make the leader a worker that runs this task; with ``_roles`` held."""
+        self._current = None
+        self._epoch += 1
+        self._busy += 1
+        self._running_calls.add(current)
+        if overlaps(current):
+            # its client may have more to do: the link is left to whoever leads now
+            link: Link = current.connection.carrier
+            self._share(link, current, elsewhere=True)
+            link.busy = False
+            self._ask(lambda: self._resume(link))
 
     def _staff(self) -> None:
         """See to it that somebody comes for what waits in the queue, and stands by; with ``_roles`` held."""
@@ -272,7 +270,7 @@ class ThreadLoop(BaseLoop):
         link.busy = True
         if self._run(link, task):
             link.busy = False
-            if link.out:
+            if link.out and link.shared is None:
                 self._flush(link)
 
     def _work(self, link: Link) -> None:
@@ -283,7 +281,7 @@ class ThreadLoop(BaseLoop):
             if link.connection.state is State.CLOSED:
                 break
         link.busy = False
-        if link.out:
+        if link.out and link.shared is None:
             self._flush(link)
 
     def _run(self, link: Link, task: Task) -> bool:
@@ -306,6 +304,7 @@ class ThreadLoop(BaseLoop):
             if not demoted:  # otherwise it says what the new leader runs
                 self._current = None
         if demoted:
+            self._running_calls.discard(task)
             self._finish(link, task, message)
             return False
         if message is LATER:
@@ -337,7 +336,7 @@ class ThreadLoop(BaseLoop):
                 self._queue.append((link, task))
                 self._staff()
                 return None
-        return _Refused(task, self._pool_size, waiting)
+        return RefusedTask(task, _overloaded(self._pool_size, waiting))
 
     def _hand_over(self, link: Link, request: Request) -> bool:
         """Give a call whose link goes on to a worker, or refuse it; False when it may as well be run in place."""
@@ -351,14 +350,16 @@ class ThreadLoop(BaseLoop):
                 self._queue.append((link, request))
                 self._staff()
         if waiting >= self._queue_size:
-            self._deliver(link, _Refused(request, self._pool_size, waiting).run())
+            self._deliver(link, request.refuse(_overloaded(self._pool_size, waiting)))
         elif shared is not None:
             self._admits(link, shared)
         return True
 
     def _run_queued(self, link: Link, task: Task) -> None:
         try:
-            self._finish(link, task, task.run())
+            message = task.run()
+            self._running_calls.discard(task)
+            self._finish(link, task, message)
         finally:
             with self._roles:
                 self._busy -= 1
@@ -398,15 +399,34 @@ class ThreadLoop(BaseLoop):
         with self._roles:
             self._paused_run = True
             self._roles.notify_all()
-        self._join()
+        self._join(time.monotonic() + self._settings.SHUTDOWN_TIMEOUT)
+
+    def _refuse_queued(self) -> None:
+        with self._roles:
+            queued = list(self._queue)
+            self._queue.clear()
+        for link, task in queued:
+            self._finish(link, task, task.refuse(shutting_down()))
+
+    def _may_turn(self) -> bool:
+        with self._roles:
+            if self._leader is None:
+                return True
+            if self._current is None:
+                return False  # it is about to end
+            self._overtake(self._current)
+            self._leader = None
+            return True
+
+    def _in_threads(self) -> list[Task]:
+        return list(self._running_calls)
 
     def _end_threads(self) -> None:
         with self._roles:
             self._roles.notify_all()
-        self._join()
+        self._join(max(self._deadline, time.monotonic() + LAST_MOMENT))
 
-    def _join(self) -> None:
-        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
+    def _join(self, deadline: float) -> None:
         me = threading.current_thread()
         while True:
             self._alarm.set()

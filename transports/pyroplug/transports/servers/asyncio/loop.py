@@ -72,8 +72,7 @@ class AsyncioLoop(MultiplexLoop):
         """Take no further requests; wait for async methods here, because closing waits in the blocking way."""
         for link in list(self._links.values()):
             link.connection.drain()
-        deadline = time.monotonic() + self._settings.SHUTDOWN_TIMEOUT
-        while time.monotonic() < deadline and any(  # noqa: ASYNC110 - those who end calls know no event loop
+        while time.monotonic() < self._deadline and any(  # noqa: ASYNC110 - those who end calls know no event loop
             self._running(link) for link in list(self._links.values())
         ):
             await asyncio.sleep(0.005)
@@ -85,8 +84,7 @@ class AsyncioLoop(MultiplexLoop):
         # serve() has waited; here nothing could end any more, because this thread is the event loop's
         for link in list(self._links.values()):
             link.connection.drain()
-            if link.later and self._running(link):
-                log.warning("%s: its call did not end in time and is abandoned", link.connection.peer)
+        self._note_abandoned()
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
