@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -159,6 +160,49 @@ def test_whoever_asks_whom_gets_the_same_answers(
     assert answers["located"] == answers["resolve"] == ns.uri
     assert anywhere(answers) == reference
     assert answers["PYRONAME:demo"] == answers["PYROMETA:class,demo"] == [1, "two", 3.5]
+
+
+@pytest.mark.parametrize("client", APIS)
+@pytest.mark.feature("F191")
+def test_a_serializer_that_has_to_be_named(client: str, reference: dict[str, Any]) -> None:
+    """With marshal, which theirs accepts from everybody and then cannot answer each question with."""
+    accepted = {"PYRO_SERIALIZERS_ACCEPTED": "serpent,marshal"}
+    with name_server(OURS, "-n", "localhost", "-p", "0", "-x", **accepted) as ns:
+        answers = ask(client, "marshal", ns.host, ns.port)
+        assert anywhere(answers) == {name: answer for name, answer in reference.items() if not name.startswith("PYRO")}
+        with pytest.raises(AssertionError, match="accepted are: marshal, serpent"):
+            ask(client, "json", ns.host, ns.port)
+
+
+SERVING = """
+import sys
+from {api} import expose, serve
+@expose
+class Demo:
+    def echo(self, value): return value
+serve({{Demo(): "served"}}, use_ns=True, verbose=True, host="localhost")
+"""
+
+
+@pytest.mark.parametrize(("server", "where"), [(THEIRS, OURS), (OURS, THEIRS), (OURS, OURS)])
+@pytest.mark.feature("F177", "F043")
+def test_objects_that_are_served_by_name(server: str, where: str, servers: Mapping[str, NameServer]) -> None:
+    """``serve`` publishes in the other name server; ours takes the name back when SIGINT ends it."""
+    ns = servers[where]
+    lookup = ("-n", ns.host, "-p", ns.port, "lookup", "served")
+    environment = {"PYRO_NS_HOST": ns.host, "PYRO_NS_PORT": ns.port}
+    with running("served: PYRO:|<.*>: PYRO:|PYRO:", "-c", SERVING.format(api=server), **environment) as found:
+        uri = found.find(r"(PYRO:\S+@\S+)")
+        assert their_nsc(*lookup).startswith(uri)
+        if os.name == "posix":
+            found.process.send_signal(signal.SIGINT)
+        else:
+            found.process.kill()
+    if server == OURS and os.name == "posix":
+        with pytest.raises(AssertionError, match="unknown name: served"):
+            their_nsc(*lookup)
+    else:
+        their_nsc("-n", ns.host, "-p", ns.port, "remove", "served")
 
 
 # --------------------------------------------------------------------------- the tools
