@@ -140,7 +140,7 @@ class WirePeer:
         self, object_id: str = "thing", handshake: Any = "hello", serializer: str | None = None, flags: int = 0
     ) -> bytes:
         """A CONNECT message."""
-        serializer = serializer or self.kernel.settings.SERIALIZER
+        serializer = serializer or str(self.kernel.settings.SERIALIZER)
         payload = self.kernel.codecs()[serializer].dumps({"handshake": handshake, "object": object_id})
         return as_bytes(encode(CONNECT, self.kernel.serializer_id(serializer), flags, 0, payload))
 
@@ -156,7 +156,7 @@ class WirePeer:
     ) -> bytes:
         """An INVOKE message with the next sequence number."""
         self.seq = (self.seq + 1) & 0xFFFF
-        serializer = serializer or self.kernel.settings.SERIALIZER
+        serializer = serializer or str(self.kernel.settings.SERIALIZER)
         payload = self.kernel.codecs()[serializer].dumps_call(object_id, method, args, {})
         wire_id = self.kernel.serializer_id(serializer)
         return as_bytes(encode(INVOKE, wire_id, flags, self.seq, payload, annotations, correlation))

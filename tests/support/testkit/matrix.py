@@ -8,6 +8,7 @@ A test that can tell only by what does not happen says ``@pytest.mark.needs("plu
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -30,7 +31,8 @@ class Without:
 
     def __init__(self, name: str) -> None:
         with contextlib.suppress(ImportError):
-            import Pyro5.api  # noqa: F401 - now: it refuses to be imported beside variables that it does not know
+            # now: it refuses to be imported beside variables that it does not know
+            importlib.import_module("Pyro5.api")
         os.environ.update({"PYRO_DISABLE_PLUGINS": name, "PYROPLUG_TEST_WITHOUT": name, **INSTEAD.get(name, {})})
         from pyroplug.core.kernel import Kernel
 
