@@ -40,9 +40,9 @@ def test_after_any_changes(seed: int) -> None:
         for prefix in ("a", "b.1", "c.29", "d"):
             found = [name for name in index.with_prefix(prefix) if name in model]
             assert found == sorted(name for name in model if name.startswith(prefix))
-        for tags in (["x"], ["x", "y"], ["x", "y", "z"], ["nothing"], ["x", "nothing"]):
-            assert index.with_all(tags) == {name for name, record in model.items() if record.tags >= set(tags)}
-            assert index.with_any(tags) == {name for name, record in model.items() if record.tags & set(tags)}
+        for wanted in (["x"], ["x", "y"], ["x", "y", "z"], ["nothing"], ["x", "nothing"]):
+            assert index.with_all(wanted) == {name for name, record in model.items() if record.tags >= set(wanted)}
+            assert index.with_any(wanted) == {name for name, record in model.items() if record.tags & set(wanted)}
 
 
 def test_prefixes_at_the_end_of_all_characters() -> None:

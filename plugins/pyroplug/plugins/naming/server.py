@@ -27,7 +27,7 @@ __all__ = ["NAMESERVER_TAG", "NameServer"]
 
 log = logging.getLogger("pyroplug.naming")
 
-FRESH = 0.001
+FRESH = 0.005
 """Seconds; asking SQLite for each look-up takes longer than all the rest of it."""
 NAMESERVER_TAG = "class:Pyro5.nameserver.NameServer"
 """The tag of a name server's own entry: clients of Pyro5 look for it."""
