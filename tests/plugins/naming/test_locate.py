@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -304,6 +306,20 @@ def test_a_name_is_waited_for(ns: RunningNameServer, kernel: Kernel) -> None:
     assert kernel.resolve("PYROMETA:t2").port == 6
     timer.join()
     assert lookup("l2").port == 6
+
+
+@pytest.mark.feature("F278")
+@pytest.mark.feature("F305")
+def test_a_program_waits_for_a_name_that_another_one_registers(ns: RunningNameServer) -> None:
+    program = (
+        "from pyroplug.api import resolve; print('go', flush=True); print(resolve('PYRONAME:late', delay_time=60))"
+    )
+    environ = {**os.environ, "PYRO_NS_HOST": "127.0.0.1", "PYRO_NS_PORT": str(ns.port)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environ, stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "go\n"
+        ns.daemon.nameserver.register("late", "PYRO:late@localhost:5")
+        assert waiting.stdout.read() == "PYRO:late@localhost:5\n"
 
 
 @pytest.mark.feature("F278")
