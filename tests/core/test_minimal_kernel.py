@@ -37,6 +37,7 @@ class Endpoint:
         self.objects = registry.objects
         self.settings = kernel.settings
         self.messages: Mapping[int, Callable[..., Any]] = kernel.wire.messages
+        self.attributes = kernel.connection_attributes
         self.base_plan = kernel.server_plan()
         self.events: list[str] = []
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import builtins
 import enum
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from threading import get_ident
@@ -57,10 +56,10 @@ from .wire import (
     Frame,
     FrameReader,
     Message,
+    agreed,
     encode,
     head,
     marshalled_text,
-    names_of,
     pack_plain,
     read_marshalled_text,
     send_all,
@@ -178,6 +177,11 @@ class Endpoint(Protocol):
         ...
 
     @property
+    def attributes(self) -> Mapping[str, Callable[[ServerConnection], Any]]:
+        """What plugins add to connections, by name; each is made when it is first asked for."""
+        ...
+
+    @property
     def base_plan(self) -> Plan:
         """What holds before the handshake."""
         ...
@@ -217,6 +221,7 @@ class ServerConnection:
     whose calls may overlap only.  What is taken out of it (with ``pop``) gets no reply."""
     broken = False
     """What came is no valid message: nobody is to be waited for."""
+    stash: Stash
 
     def __init__(self, endpoint: Endpoint, stream: Stream, *, given: bool = False) -> None:
         self.endpoint = endpoint
@@ -224,21 +229,18 @@ class ServerConnection:
         self.settings = endpoint.settings
         self.stream = stream
         self.plan = endpoint.base_plan
-        self.stash = Stash()
         self._heads: Mapping[bytes, int] = {}
         self.extensions: frozenset[str] = frozenset()
         """The protocol extensions that both sides have."""
         self.closing = False
         self.carrier: Any = None
         """What the server loop knows this connection by."""
-        self.hang_up: Callable[[], None] = stream.close
+        self.hang_up: Callable[[], object] = stream.close
         """How to close the stream from any thread; the server loop puts its own way here."""
         self.state = State.NEW
         self.objectId = ""  # Pyro's name: the id in the CONNECT message
         self.keep_open = given  # Pyro's name: the socket is the user's
         self._opened_once = False
-        self._endings: list[Callable[[], object]] = []
-        self._end = threading.Lock()
         limits = self.plan.limits
         self.reader = FrameReader(limits.max_handshake_size, limits.max_annotations)
         self.deadline: float | None = None
@@ -275,7 +277,7 @@ class ServerConnection:
                 self._release(None)
                 self._heads = {}
                 self.in_flight = {}
-                self.stash = Stash()
+                self.__dict__.pop("stash", None)
                 self.plan = self.endpoint.base_plan
                 self.state = State.HELLO
                 return _Handshake(self, frame)
@@ -337,7 +339,8 @@ class ServerConnection:
 
     def closed(self, error: BaseException | None = None) -> None:
         """The stream has ended or is to end: close it and release everything.  Safe to call twice."""
-        if not self._end.acquire(blocking=False):
+        me = object()
+        if self.__dict__.setdefault("_closed_by", me) is not me:  # (atomic; thousands of locks would be memory)
             return
         self.state = State.CLOSED
         self.closing = True
@@ -345,6 +348,14 @@ class ServerConnection:
         self._release(error)
 
     # ----------------------------------------------------------------- for plugins and programs
+    def __getattr__(self, name: str) -> Any:
+        if name == "stash":  # most idle connections need none
+            return self.__dict__.setdefault("stash", Stash())
+        make = self.__dict__["endpoint"].attributes.get(name)
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return make(self)
+
     @property
     def sock(self) -> Any:
         """The socket underneath, or None."""
@@ -358,6 +369,9 @@ class ServerConnection:
     @property
     def peer_address(self) -> Any:
         """What ``getpeername`` says, or the peer's text where there is no such thing."""
+        address = getattr(self.stream, "address", None)
+        if address:
+            return address
         try:
             return self.stream.sock.getpeername()
         except (AttributeError, OSError):
@@ -381,7 +395,10 @@ class ServerConnection:
 
     def at_end(self, function: Callable[[], object]) -> None:
         """Have a function called when the session of this client is over, also if the client was refused."""
-        self._endings.append(function)
+        endings = self.__dict__.setdefault("_endings", [])
+        endings.append(function)
+        if self.state is State.CLOSED:  # a call that goes on longer than the connection
+            self._end(endings)
 
     def __repr__(self) -> str:
         return f"<ServerConnection from {self.peer}, {self.state.value}>"
@@ -399,8 +416,14 @@ class ServerConnection:
         if self._opened_once:
             self._opened_once = False
             self.endpoint.closed(self, error)
-        endings, self._endings = self._endings, []
-        for ending in endings:
+        self._end(self.__dict__.pop("_endings", []))
+
+    def _end(self, endings: list[Callable[[], object]]) -> None:
+        while endings:
+            try:
+                ending = endings.pop(0)
+            except IndexError:  # another thread was faster
+                return
             try:
                 ending()
             except Exception:  # plugin code
@@ -474,7 +497,7 @@ class _Handshake:
         try:
             hello = self._hello(codec)
             connection.objectId = hello["object"]
-            connection.extensions = connection.plan.extensions & names_of(frame.annotations.get(EXTENSIONS, b""))
+            connection.extensions = agreed(connection.plan.extensions, frame.annotations.get(EXTENSIONS, b""))
             if connection.extensions:
                 call.annotate(EXTENSIONS, ",".join(sorted(connection.extensions)).encode())
             reply = connection.endpoint.greet(connection, hello)
@@ -592,7 +615,7 @@ class ClientConnection(Exchange):
         welcome = self.codec.loads(self._inflated(frame))
         if not isinstance(welcome, dict) or "handshake" not in welcome:
             raise RemoteProtocolError(f"{self.peer} sent an invalid handshake response")
-        self.extensions = offered & names_of(frame.annotations.get(EXTENSIONS, b""))
+        self.extensions = agreed(offered, frame.annotations.get(EXTENSIONS, b""))
         return welcome
 
     def _reason(self, frame: Frame) -> str:

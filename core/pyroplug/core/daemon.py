@@ -455,6 +455,7 @@ class _Endpoint:
         self._daemon = daemon
         self.objects = daemon._registry.objects
         self.messages = daemon.kernel.wire.messages
+        self.attributes = daemon.kernel.connection_attributes
         self.settings = daemon.kernel.settings
         self.base_plan = daemon.kernel.server_plan()
         self._layers = daemon.kernel.hooks.stream_layers("server", None, daemon.kernel)
@@ -482,9 +483,11 @@ class _Endpoint:
         reply = {"handshake": daemon.validateHandshake(connection, hello["handshake"])}
         for more in daemon.kernel.hooks.validate_handshake(connection, hello):
             reply.update(more)
-        if hello["object"] not in self.objects:
+        entry = self.objects.get(hello["object"])
+        if entry is None:
             # last: only who was let in may know which objects there are
             raise DaemonError(f"unknown object: {hello['object']}")
+        connection.objectId = entry.object_id  # (the same text for all, where thousands are connected)
         return reply
 
     def bind(self, connection: Any) -> Plan:

@@ -138,6 +138,8 @@ class Kernel:
         """By protocol extension, what takes the place of the serializer with its wire id on connections that have the
         extension; plugins put it there in ``pyro_configure``."""
         self._succession: dict[frozenset[str], tuple[int, Steps]] = {}
+        self.connection_attributes: dict[str, Callable[[ServerConnection], Any]] = {}
+        """What plugins add to a daemon's connections: made when it is first asked for; they fill it in ``pyro_configure``."""
         self._members: dict[type, Members] = {}
         self._codecs: tuple[int, dict[str, Codec]] | None = None
         self._plans: dict[str, tuple[int, Plan]] = {}

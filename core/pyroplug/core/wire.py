@@ -7,6 +7,7 @@ the texts of errors that reach a peer are those of Pyro5 5.17, checked against r
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +41,7 @@ __all__ = [
     "Frame",
     "FrameReader",
     "Message",
+    "agreed",
     "decode_annotations",
     "encode",
     "encode_annotations",
@@ -128,6 +130,8 @@ class Frame(NamedTuple):
 
 
 _NOTHING: Mapping[str, bytes] = {}
+_USUAL = 1024
+"""Annotations up to this size (bytes) are worth to be remembered."""
 
 
 def encode(
@@ -198,6 +202,17 @@ def decode_annotations(area: Buffer, max_count: int) -> dict[str, bytes]:
 def names_of(annotation: Buffer) -> frozenset[str]:
     """The names in an EXTENSIONS annotation: ASCII words with commas between."""
     return frozenset(bytes(annotation).decode("ascii", "replace").split(",")) - {""}
+
+
+def agreed(own: frozenset[str], told: Buffer) -> frozenset[str]:
+    """The names of ``own`` that are in an EXTENSIONS annotation too."""
+    return _agreed(own, bytes(told)) if len(told) <= _USUAL else own & names_of(told)
+
+
+@functools.lru_cache(maxsize=64)
+def _agreed(own: frozenset[str], told: bytes) -> frozenset[str]:
+    # nearly all connections agree on the same: thousands of them shall have one set, not each its own
+    return own & names_of(told)
 
 
 def message_size(message: Message) -> int:
@@ -305,7 +320,11 @@ class FrameReader:
         body: Buffer
         if have >= HEADER_SIZE + size:
             begin = pos + HEADER_SIZE
-            self._pos = end = begin + size
+            end = begin + size
+            if end == len(data):
+                self._data, self._pos = b"", 0  # (an idle connection keeps nothing)
+            else:
+                self._pos = end
             if not chunks:
                 # by far the most frequent case: one plain message, alone in what was received
                 return _new_tuple(Frame, (kind, serializer, flags, seq, data[begin:end], _NOTHING, correlation))

@@ -319,5 +319,6 @@ def pyro_bind(connection: Any) -> Steps | None:
         proxy = connection.owner()
         complete = proxy is None or {"annotations", "correlation"} <= proxy._pyroKernel.plugins.loaded.keys()
         return _STEPS if complete else _REFUSING
-    connection.stash[_ADDRESS] = connection.peer_address
+    if not getattr(connection.stream, "address", None):  # it does not keep it: ask while there is somebody to ask
+        connection.stash[_ADDRESS] = connection.peer_address
     return None

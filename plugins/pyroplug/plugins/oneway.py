@@ -199,7 +199,6 @@ def pyro_bind(connection: Any) -> Steps | None:
         return None
     if not connection.settings.ONEWAY_THREADED:
         return _IN_LINE
-    connection.stash[_SUBMIT] = functools.partial(_pool_of(connection.endpoint.daemon).submit, Strand())
     return _ELSEWHERE
 
 
@@ -213,7 +212,12 @@ def _pool_of(daemon: Any) -> Pool:
 
 
 def _elsewhere(call: Call) -> None:
-    call.runner = call.connection.stash[_SUBMIT]
+    connection = call.connection
+    submit = connection.stash.get(_SUBMIT, None)
+    if submit is None:  # most clients make no such call: their connections shall cost nothing
+        made = functools.partial(_pool_of(connection.endpoint.daemon).submit, Strand())
+        submit = connection.stash.setdefault(_SUBMIT, made)
+    call.runner = submit
 
 
 def _in_line(call: Call) -> None:

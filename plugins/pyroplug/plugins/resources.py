@@ -102,18 +102,12 @@ def tracker_of(connection: ServerConnection) -> ResourceTracker:
     tracker = connection.stash.setdefault(TRACKER, mine)
     assert isinstance(tracker, ResourceTracker)
     if tracker is mine:
-        connection.tracked_resources = tracker  # type: ignore[attr-defined]
         connection.at_end(tracker.close)  # also when it was made in a handshake that is refused
     return tracker
 
 
 @hookimpl
 def pyro_configure(kernel: Kernel) -> None:
-    """Tell the context who tracks."""
+    """Tell the context who tracks; connections have it as ``tracked_resources`` too (Pyro's name)."""
     kernel.stash[TRACKER_MAKER] = tracker_of
-
-
-@hookimpl
-def pyro_opened(connection: ServerConnection) -> None:
-    """Give the connection a tracker, also as ``connection.tracked_resources`` (Pyro's name)."""
-    tracker_of(connection)
+    kernel.connection_attributes["tracked_resources"] = tracker_of

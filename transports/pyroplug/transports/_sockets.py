@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import socket
@@ -96,10 +97,6 @@ class SendMsg(Protocol):
     def __call__(self, buffers: Iterable[Any], /) -> int: ...
 
 
-class _SetTimeout(Protocol):
-    def __call__(self, seconds: float | None, /) -> None: ...
-
-
 def _tls_recv_into(sock: Any) -> _RecvInto:
     """``recv_into`` of a TLS socket, raising what a :class:`Stream` raises where it would wait."""
     from ssl import SSLWantReadError, SSLWantWriteError  # slow to import; whoever has such a socket did already
@@ -141,11 +138,16 @@ def _tls_pending(sock: Any) -> _Fileno:
     return pending
 
 
+@functools.lru_cache(maxsize=4)
+def _shared(number: int) -> int:
+    """One object for equal numbers: each connection has one of these."""
+    return number
+
+
 class SocketStream:
     """A connected socket as a :class:`~pyroplug.core.interfaces.Stream`; it owns the socket.
 
-    ``fileno``, ``recv_into``, ``send`` and ``settimeout`` *are* the socket's own methods, so that an operation
-    costs nothing in Python.
+    ``recv_into`` and ``send`` *are* the socket's own methods, so that an operation costs nothing in Python.
     ``address`` is the other end's if known already (what ``accept`` gave).  The stream starts blocking,
     whatever :func:`socket.setdefaulttimeout` says.
 
@@ -159,20 +161,16 @@ class SocketStream:
         "_closing",
         "_peer",
         "_pid",
-        "fileno",
         "pending",
         "recv_into",
         "send",
-        "settimeout",
         "sock",
     )
 
     sock: socket.socket
-    fileno: _Fileno
     pending: _Fileno
     recv_into: _RecvInto
     send: _Send
-    settimeout: _SetTimeout
 
     def __init__(self, sock: socket.socket, address: Any = None) -> None:
         # BSDs and macOS hand the listener's non-blocking mode on, and programs change the default time-out
@@ -181,8 +179,6 @@ class SocketStream:
 
     def _start(self, sock: socket.socket, address: Any) -> None:
         self.sock = sock
-        self.fileno = sock.fileno
-        self.settimeout = sock.settimeout
         if hasattr(sock, "pending"):
             self.recv_into = _tls_recv_into(sock)
             self.send = _tls_send(sock)
@@ -193,18 +189,35 @@ class SocketStream:
             self.send = sock.send
         self._address = address
         self._peer: str | None = None
-        self._pid = os.getpid()
+        self._pid = _shared(os.getpid())
         # never released: taking it without waiting is an atomic "am I the first to close?", also in signal handlers
         self._closing = threading.Lock()
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 once closed."""
+        return self.sock.fileno()
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """As that of the socket."""
+        self.sock.settimeout(seconds)
+
+    @property
+    def address(self) -> Any:
+        """The address of the other end where it was known from the beginning; kept after the end."""
+        return self._address
 
     def close(self) -> None:
         """Close both directions; the second time, and while another thread is at it, nothing happens."""
         if self._closing.acquire(blocking=False):
-            with contextlib.suppress(OSError):
+            try:
                 if os.getpid() == self._pid:
                     self.sock.shutdown(socket.SHUT_RDWR)  # close() alone does not wake a waiting thread
-            with contextlib.suppress(OSError):
+            except OSError:
+                pass  # the other end was faster
+            try:
                 self.sock.close()
+            except OSError:
+                pass
 
     @property
     def sendmsg(self) -> SendMsg | None:

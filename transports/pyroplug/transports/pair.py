@@ -97,6 +97,16 @@ class PairStream(SocketStream):
         self._timeout = sock.gettimeout()
         super().__init__(sock)
 
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 once closed."""
+        return -1 if self._closing.locked() else super().fileno()
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """As that of its base."""
+        if self._closing.locked():
+            _closed()
+        super().settimeout(seconds)
+
     @property
     def sendmsg(self) -> SendMsg | None:
         """As that of its base; None once closed."""
@@ -106,15 +116,10 @@ class PairStream(SocketStream):
         """Let go of the socket; safe to call twice and from another thread."""
         if not self._closing.acquire(blocking=False):
             return
-        self.recv_into = self.send = self.settimeout = _closed
-        self.fileno = _no_descriptor
+        self.recv_into = self.send = _closed
         with suppress(OSError):  # closed by its owner meanwhile
             self.sock.settimeout(self._timeout)
 
 
 def _closed(*_: Any) -> NoReturn:
     raise OSError(errno.EBADF, "the stream is closed (its socket may still be open)")
-
-
-def _no_descriptor() -> int:
-    return -1

@@ -36,7 +36,7 @@ from pyroplug.core.wire import FLAG_ITEMSTREAM
 
 from .chunks import CHUNKS, STREAM_ID
 from .client import RemoteIterator, receive_stream
-from .server import SESSION, STREAMS, Session, StreamMethods, Streams, forget_stream, open_stream
+from .server import STREAMS, StreamMethods, Streams, forget_stream, open_stream, session_of
 
 __all__ = ["PLUGIN", "STREAMS", "RemoteIterator", "Streams"]
 
@@ -104,16 +104,14 @@ def pyro_bind(connection: Any) -> Steps:
     """Iterators are kept on the server, and become remote iterators on the client."""
     if connection.side == "client":
         return _CLIENT
-    connection.stash[SESSION] = Session()
     return _SERVER
 
 
 @hookimpl
 def pyro_closed(connection: ServerConnection) -> None:
     """The streams of the connection linger, or end."""
-    session = connection.stash.get(SESSION, None)
-    if session is not None:
-        connection.endpoint.daemon.stash[STREAMS].disconnected(session)  # type: ignore[attr-defined]
+    # (a call that still runs may open a stream: it finds a session that has ended)
+    connection.endpoint.daemon.stash[STREAMS].disconnected(session_of(connection))  # type: ignore[attr-defined]
 
 
 @hookimpl

@@ -18,7 +18,7 @@ from .ahead import Ahead
 from .chunks import CHUNK_TIME, PLACEHOLDER, STREAM_ID, TERMINATED
 from .stream import Stream, sendable
 
-__all__ = ["SESSION", "STREAMS", "Session", "StreamMethods", "Streams", "forget_stream", "open_stream"]
+__all__ = ["STREAMS", "Session", "StreamMethods", "Streams", "forget_stream", "open_stream", "session_of"]
 
 
 class Session:
@@ -29,7 +29,13 @@ class Session:
         self.ended = False
 
 
-SESSION = StashKey[Session]()
+_SESSION = StashKey[Session]()
+
+
+def session_of(connection: Any) -> Session:
+    """The session of a connection; most never need one."""
+    session: Session | None = connection.stash.get(_SESSION, None)
+    return session or connection.stash.setdefault(_SESSION, Session())
 
 
 class Streams:
@@ -209,7 +215,7 @@ class StreamMethods:
         self._streams.drop(streamId)
 
     def _wanted(self, call: Call, stream_id: str) -> Stream:
-        stream = self._streams.get(stream_id, call.connection.stash[SESSION])
+        stream = self._streams.get(stream_id, session_of(call.connection))
         source = call.connection.objects.get(stream.source)
         if source is not None:
             source.touch()  # whoever iterates uses the object: its lease begins anew
@@ -230,7 +236,7 @@ def open_stream(call: Call, result: Iterator[Any]) -> Any:
     connection = call.connection
     streams: Streams = connection.endpoint.daemon.stash[STREAMS]
     if connection.settings.ITER_STREAMING:
-        stream = streams.open(connection.stash[SESSION], result)
+        stream = streams.open(session_of(connection), result)
         stream.source = call.object_id
         call.stash[_OPENED] = stream
         call.annotate(STREAM_ID, stream.id.encode("ascii"))

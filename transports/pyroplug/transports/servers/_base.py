@@ -76,10 +76,11 @@ class ForeignSource(Source):
 class Link(Source):
     """One client: its stream, its connection, and what could not be sent yet."""
 
-    __slots__ = ("active", "busy", "connection", "idle_since", "later", "out", "parked", "shared", "stream")
+    __slots__ = ("active", "busy", "connection", "idle_since", "later", "loop", "out", "parked", "shared", "stream")
 
-    def __init__(self, stream: Stream, connection: ServerConnection) -> None:
+    def __init__(self, stream: Stream, connection: ServerConnection, loop: BaseLoop) -> None:
         super().__init__(stream.fileno())
+        self.loop = loop
         self.stream = stream
         self.connection = connection
         self.out: deque[memoryview] | None = None
@@ -89,6 +90,13 @@ class Link(Source):
         self.shared: Shared | None = None
         self.active = True
         self.idle_since = 0.0
+
+    def __call__(self) -> None:
+        """Hang up on the client, soon and unless a call is running; from any thread.
+
+        The link is itself what its connection calls for that: thousands of bound methods would be memory.
+        """
+        self.loop._ask(lambda: self.loop._close_if_idle(self))
 
 
 class Shared:
@@ -416,14 +424,14 @@ class BaseLoop:
                 self._turn_away(stream, f"too many connections (MAX_CONNECTIONS={self._settings.MAX_CONNECTIONS})")
                 return
             connection = acceptor.connection(stream, given=given)
-            stream = connection.stream
-            stream.settimeout(0)
+            if connection.stream is not stream:
+                stream = connection.stream
+                stream.settimeout(0)
         except Exception as exc:  # layers are plugin code
             log.warning("a connection could not be set up: %s: %s", type(exc).__name__, exc)
             stream.close()
             return
-        connection.carrier = link = Link(stream, connection)
-        connection.hang_up = lambda: self._ask(lambda: self._close_if_idle(link))
+        connection.carrier = connection.hang_up = link = Link(stream, connection, self)
         self._links[link.fd] = link
         if connection.deadline is not None:
             self._greeting.append(link)
