@@ -284,7 +284,7 @@ class BaseLoop:
         self.abandoned: list[str] = []
         """The calls that were not over when the loop was closed."""
         self._deadline = 0.0  # when calls are abandoned, once the loop is to stop
-        self._closed = False
+        self._closed = self._poller_closed = False
         self._next_sweep = 0.0
         self._next_housekeeping = 0.0
         self._turning_thread: int | None = None
@@ -873,6 +873,7 @@ class BaseLoop:
         for link in list(self._links.values()):
             self._last_words(link)
             self._close(link, None)
+        self._poller_closed = True
         self._poller.close()
         self._waker.close()
 

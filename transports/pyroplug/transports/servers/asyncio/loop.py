@@ -38,6 +38,7 @@ class AsyncioLoop(MultiplexLoop):
         """The ident of its thread."""
         self._ended: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watched = -1
 
     def run(self, condition: Callable[[], bool]) -> None:
         """Serve in this thread, in a new event loop."""
@@ -78,7 +79,7 @@ class AsyncioLoop(MultiplexLoop):
             await asyncio.sleep(0.005)
 
     def _drain(self) -> None:
-        if self.event_loop is not None and self.event_loop_thread != threading.get_ident():
+        if self._turning_thread not in (None, threading.get_ident()):
             super()._drain()
             return
         # serve() has waited; here nothing could end any more, because this thread is the event loop's
@@ -88,7 +89,8 @@ class AsyncioLoop(MultiplexLoop):
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            loop.add_reader(self._poller.fileno(), self._on_ready)
+            self._watched = self._poller.fileno()
+            loop.add_reader(self._watched, self._on_ready)
         except (NotImplementedError, AttributeError) as exc:
             raise ConfigError(
                 f"the server loop asyncio cannot live in {type(loop).__name__}, which watches no descriptors; "
@@ -102,7 +104,7 @@ class AsyncioLoop(MultiplexLoop):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        loop.remove_reader(self._poller.fileno())
+        loop.remove_reader(self._watched)
         self.event_loop = None
         self.event_loop_thread = self._turning_thread = None
 
@@ -116,6 +118,8 @@ class AsyncioLoop(MultiplexLoop):
             self._keep_house()
 
     def _on_ready(self) -> None:
+        if self._poller_closed:
+            return  # somebody who could not wait for a method of ours to end
         greeting = bool(self._greeting)
         self._turn(0)
         if self._stop and self._ended is not None:
