@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pyroplug.plugins.callback import callback
     from pyroplug.plugins.callcontext import current_context
     from pyroplug.plugins.daemonobject import DaemonObject
+    from pyroplug.plugins.deadline import deadline
     from pyroplug.plugins.futures import Future, FutureProxy, FutureResult, asyncproxy
     from pyroplug.plugins.instances import behavior
     from pyroplug.plugins.naming.broadcast import BroadcastServer
@@ -123,6 +124,7 @@ __all__ = [
     "callback",
     "config",
     "current_context",
+    "deadline",
     "default_kernel",
     "excepthook",
     "expose",
@@ -181,6 +183,7 @@ _HOMES: Mapping[str, str] = {
         "pyroplug.plugins.naming.nsdaemon": "NameServerDaemon start_ns start_ns_loop",
         "pyroplug.plugins.naming.publish": "type_meta",
         "pyroplug.plugins.oneway": "OnewayCounts oneway oneway_counts",
+        "pyroplug.plugins.deadline": "deadline",
         "pyroplug.plugins.ping": "ping",
         "pyroplug.plugins.reaper": "registrations set_transients_cleanup_age",
         "pyroplug.plugins.retry": "idempotent",

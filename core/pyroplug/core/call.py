@@ -10,6 +10,7 @@ from .stash import Stash
 from .wire import FLAG_CORR_ID, NO_CORRELATION, Frame
 
 if TYPE_CHECKING:
+    from .exchange import Waiter
     from .plan import Plan
 
 __all__ = ["Call", "current_call"]
@@ -43,6 +44,8 @@ class Call:
     """Server: goes out as it is, in place of the encoded result; for what plugins agree on with their like."""
     expires: float | None = None
     """Client: when the time for the call is over (``time.monotonic()`` seconds), if before the proxy's time-out."""
+    waiter: Waiter | None = None
+    """Client: what the caller waits with, where somebody may end that (``ClientConnection.withdraw``)."""
     wants_reply: bool = True
     decode: Callable[[Call], tuple[str, str, Sequence[Any], Mapping[str, Any]]] | None = None
     """Server: how to decode the payload instead of with the codec."""
@@ -65,9 +68,10 @@ class Call:
     @property
     def stash(self) -> Stash:
         """Typed storage for plugins, made when first used."""
-        if self._stash is None:
-            self._stash = Stash()
-        return self._stash
+        stash = self._stash
+        if stash is None:  # (two threads may look at a call at the same time)
+            stash = self.__dict__.setdefault("_stash", Stash())
+        return stash
 
     def take(self, frame: Frame) -> None:
         """Take over what rarely comes with a message."""

@@ -587,6 +587,7 @@ class ClientConnection(Exchange):
         # another proxy may use a given socket next, and must not find replies to the calls of this one there
         self.overlapping = plan.overlapping > 0 and self.owns_stream
         self._limit = plan.overlapping if self.overlapping else 1
+        self._on_given_up = plan.given_up
 
     # ----------------------------------------------------------------- the handshake
     def hello(self, hello: Mapping[str, Any], annotations: Mapping[str, bytes], seq: int) -> Mapping[str, Any]:
@@ -689,9 +690,11 @@ class ClientConnection(Exchange):
         if not count:
             raise self._ended()
         waiter = self._waiters[seq] = Waiter(RESULT)
+        waiter.number = seq
         self._heard += 1
         self.reader.feed(bytes(self._view[:count]))
-        frame = self._wait(waiter, None if self.timeout is None else time.monotonic() + self.timeout, reads=True)
+        expires = None if self.timeout is None else time.monotonic() + self.timeout
+        frame = self._wait(waiter, expires, self._heard, reads=True)
         call = self._took(frame, None, method) if frame.annotations else None
         if frame.serializer_id != self.serializer_id:
             self._foreign_serializer(frame)
@@ -714,6 +717,7 @@ class ClientConnection(Exchange):
         failed = isinstance(exc, (OSError, CommunicationError))
         error = exc if isinstance(exc, CommunicationError) else self._translated(exc, sending)
         waiter = self._waiters[number] = Waiter(RESULT)
+        waiter.number = number
         if sending or (failed and not isinstance(exc, builtins.TimeoutError)):
             self._break(error)
             self._let_go()
@@ -757,15 +761,25 @@ class ClientConnection(Exchange):
         annotations: Mapping[str, Buffer] | None = None
         correlation = NO_CORRELATION
         expires: float | None = None
+        waiter: Waiter | None = None
         if call is not None:
-            annotations, correlation, expires = call.annotations, call.correlation, call.expires
+            annotations, correlation = call.annotations, call.correlation
+            expires, waiter = call.expires, call.waiter
             if correlation is not NO_CORRELATION:
                 flags |= FLAG_CORR_ID
         if flags & FLAG_ONEWAY:
             self.post(INVOKE, serializer_id, flags, payload, annotations, correlation)
             return None
         frame = self.ask(
-            INVOKE, serializer_id, flags, payload, annotations, correlation, answer=RESULT, expires=expires
+            INVOKE,
+            serializer_id,
+            flags,
+            payload,
+            annotations,
+            correlation,
+            answer=RESULT,
+            expires=expires,
+            waiter=waiter,
         )
         if call is not None or frame.annotations:
             call = self._took(frame, call, method)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import logging
 import traceback
+from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -173,6 +174,31 @@ class Request(Call):
         except BaseException as exc:  # as in execute
             return self._failed(exc)
 
+    # ----------------------------------------------------------------- a call that nobody waits for
+    def stop(self, error: PyroError) -> None:
+        """Nobody wants the answer any more: the method is not called if it was not, and whoever works on it is told.
+
+        What is answered nevertheless is ``error`` or, if the work went on, the result.  Any thread, any number of
+        times.
+        """
+        self.__dict__.setdefault("_stopped", error)
+        self._tell_stopped()
+
+    def when_stopped(self, function: Callable[[], object]) -> None:
+        """Have a function called once when :meth:`stop` is, in its thread; at once if it was."""
+        self.__dict__.setdefault("_stoppers", deque()).append(function)
+        if "_stopped" in self.__dict__:
+            self._tell_stopped()
+
+    def _tell_stopped(self) -> None:
+        stoppers: deque[Callable[[], object]] = self.__dict__.setdefault("_stoppers", deque())
+        while stoppers:
+            try:
+                function = stoppers.popleft()
+            except IndexError:  # another thread was faster
+                return
+            function()
+
     # ----------------------------------------------------------------- inside
     def execute(self) -> Message | Later | None:
         """The call itself, in whatever thread it is to run."""
@@ -186,6 +212,8 @@ class Request(Call):
             codec = plan.codecs.get(self.serializer_id)
             if codec is None:
                 raise self._unknown_serializer()
+            if "_stopped" in self.__dict__:
+                raise self.__dict__["_stopped"]
             decoded = codec.loads_call(self.payload) if self.decode is None else self.decode(self)
             self.payload = None  # the arguments may be large; nobody needs their bytes any more
             self.object_id, self.method, self.args, self.kwargs = decoded

@@ -28,8 +28,8 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     CommunicationError,
@@ -49,6 +49,8 @@ __all__ = ["Exchange", "Lost", "Waiter"]
 RECEIVE_SIZE = 16 * 1024
 """How much is received at once (bytes); larger bodies get a buffer of their own."""
 
+NOTE_TIME = 0.1
+"""Seconds that are spent at most on telling the other side that a call was given up."""
 _LONGEST_WAIT = 86_400.0
 """Seconds; longer waits are several."""
 
@@ -71,10 +73,12 @@ class Lost(Exception):
 class Waiter:
     """Somebody who waits for an answer of a type."""
 
-    __slots__ = ("error", "frame", "gate", "kind", "waits", "wanted")
+    __slots__ = ("error", "frame", "gate", "kind", "number", "waits", "wanted")
 
     def __init__(self, kind: int, *, wanted: bool = True) -> None:
         self.kind = kind
+        self.number = -1
+        """That of the request, once it is sent."""
         self.frame: Frame | None = None
         self.error: CommunicationError | None = None
         self.wanted = wanted
@@ -123,6 +127,8 @@ class Exchange:
         """Who wants to send, and finds too many calls under way."""
         self._heard = 0
         self._retired = False
+        self._on_given_up: Sequence[Callable[[Any, int], None]] = ()
+        """Told of the number of each call that its caller gave up, while messages still can be sent."""
 
     def settimeout(self, seconds: float | None) -> None:
         """How long a call may take from now on (seconds; None: no limit)."""
@@ -197,9 +203,11 @@ class Exchange:
         *,
         answer: int,
         expires: float | None = None,
+        waiter: Waiter | None = None,
     ) -> Frame:
         """Send a message, and wait for the one of type ``answer`` with its number.
 
+        :param waiter: what to wait with, for those who want to :meth:`withdraw` it
         :param expires: when the time for it is over (``time.monotonic()`` seconds), if that is before ``timeout``
         :raises Lost: none came
         :raises PyroError: anything else: nothing was sent
@@ -209,11 +217,14 @@ class Exchange:
             latest = time.monotonic() + self.timeout
             if expires is None or expires > latest:
                 expires, own = latest, False
-        waiter = Waiter(answer)
+        waiter = waiter or Waiter(answer)
+        heard = self._heard
         try:
             while True:
                 with self._sending:
                     self._may_send()
+                    if waiter.error is not None:
+                        raise Lost(waiter.error, sent=False)
                     if len(self._waiters) < self._limit:
                         number = self._number()
                         message = encode(
@@ -221,12 +232,13 @@ class Exchange:
                         )
                         self._waiters[number] = waiter
                         self._send(message)
+                        waiter.number = number
                         break
                 self._wait_in_queue(expires)
         except BaseException:
             waiter.wanted = False
             raise
-        return self._wait(waiter, expires, own)
+        return self._wait(waiter, expires, heard, own)
 
     def post(
         self,
@@ -236,20 +248,49 @@ class Exchange:
         payload: Buffer,
         annotations: Mapping[str, Buffer] | None = None,
         correlation: bytes = NO_CORRELATION,
-        *,
-        number: int | None = None,
     ) -> None:
         """Send a message that has no answer.
 
-        :param number: that of another message, which this one is about
         :raises Lost: it was not sent
         """
         with self._sending:
             self._may_send()
-            seq = self._number() if number is None else number
+            seq = self._number()
             self._send(encode(kind, serializer_id, flags, seq, payload, annotations, correlation, self._max_size))
         if self._retired:
             self._close_if_idle()
+
+    def note(self, kind: int, serializer_id: int, number: int) -> bool:
+        """Send a small message about another one, whose number it has; False if it does not go soon."""
+        if not self._sending.acquire(timeout=NOTE_TIME):
+            return False
+        try:
+            if self._sends or self.failure is not None or not _writable(self.stream, NOTE_TIME):
+                return False
+            self._send(encode(kind, serializer_id, 0, number, b""))
+        except (OSError, Lost):
+            return False
+        finally:
+            self._sending.release()
+        return True
+
+    def withdraw(self, waiter: Waiter, error: CommunicationError) -> bool:
+        """End somebody else's wait: nobody wants the answer any more; False if it is there.
+
+        Whoever reads for others meanwhile goes on until his own answer comes, too.
+        """
+        if waiter.frame is not None or not waiter.wanted:
+            return False
+        waiter.error = error
+        waiter.wanted = False
+        if waiter.number >= 0:
+            self._tell_given_up(waiter.number)
+        waiter.wake()
+        return True
+
+    def _tell_given_up(self, number: int) -> None:
+        for hook in self._on_given_up:
+            hook(self, number)
 
     def _may_send(self) -> None:
         if self._sends or (self._reader == threading.get_ident() and self._short not in (FREE, LEFTOVER)):
@@ -341,13 +382,13 @@ class Exchange:
         return error
 
     # ----------------------------------------------------------------- waiting
-    def _wait(self, waiter: Waiter, expires: float | None, own: bool = False, reads: bool = False) -> Frame:
+    def _wait(self, waiter: Waiter, expires: float | None, heard: int, own: bool = False, reads: bool = False) -> Frame:
         """Wait until the answer is there, reading for all where nobody else does.
 
+        :param heard: what ``_heard`` was when the call began
         :param own: the time is the call's own, not the stream's
         :param reads: this thread has the reader's role already
         """
-        heard = self._heard
         careful = own or (self.overlapping and threading.current_thread() is threading.main_thread())
         waiter.waits = True
         try:
@@ -359,12 +400,15 @@ class Exchange:
                     raise builtins.TimeoutError
         except BaseException as exc:
             self._give_up(waiter, exc, heard)
+        if waiter.error is not None and self.failure is None:
+            waiter.waits = False
+            self._tell_another()  # this one was withdrawn, and may have been told to read
         if self._retired:
             waiter.wanted = False
             self._close_if_idle()
-        if waiter.frame is None:
-            assert waiter.error is not None
+        if waiter.error is not None:
             raise Lost(waiter.error)
+        assert waiter.frame is not None
         return waiter.frame
 
     def _read(self, waiter: Waiter, expires: float | None, careful: bool) -> None:
@@ -454,8 +498,11 @@ class Exchange:
         :param heard: what ``_heard`` was when it began
         :raises BaseException: ``exc``, where it is not for us to say what it means
         """
-        waiter.wanted = waiter.waits = False
+        waiter.waits = False
         self._let_go()
+        if self.failure is None and waiter.number >= 0 and waiter.frame is None:
+            self._tell_given_up(waiter.number)
+        waiter.wanted = False
         if waiter.frame is not None and isinstance(exc, builtins.TimeoutError):
             return
         usable = self.overlapping and self.failure is None
@@ -487,6 +534,18 @@ class Exchange:
 def _left(expires: float | None) -> float:
     """How long a lock may be waited for: -1 for ever."""
     return -1.0 if expires is None else min(threading.TIMEOUT_MAX, max(0.0, expires - time.monotonic()))
+
+
+def _writable(stream: Stream, seconds: float) -> bool:
+    """Whether a small message goes out without waiting, in that time."""
+    fd = stream.fileno()
+    if fd < 0:
+        return False
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT)
+        return bool(poller.poll(math.ceil(seconds * 1000)))
+    return bool(select.select([], [fd], [], seconds)[1])
 
 
 def _wait_until_readable(stream: Stream, expires: float | None) -> None:

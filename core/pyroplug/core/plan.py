@@ -89,6 +89,9 @@ class Steps(Record):
     the ``get`` of a ContextVar."""
     arguments: Mapping[type, Callable[[Call], None]] = _NOTHING
     """Client: run when the only positional argument has exactly that type; may set ``call.payload``."""
+    given_up: Callable[[Any, int], None] | None = None
+    """Client: gets the connection and the number of a call whose caller does not wait any more (its time is over,
+    Ctrl-C, :meth:`~pyroplug.core.connection.ClientConnection.withdraw`)."""
     before_release: Callable[[Any], None] | None = None
     """Client: gets the connection before it is closed on purpose (not when it was lost, or is collected)."""
     on_received: Callable[[Call], None] | None = None
@@ -171,6 +174,7 @@ class Plan(Record):
     probes: tuple[Callable[[], object], ...] = ()
     arguments: Mapping[type, Callable[[Call], None]] = _NOTHING
     before_release: tuple[Callable[[Any], None], ...] = ()
+    given_up: tuple[Callable[[Any, int], None], ...] = ()
     on_received: tuple[Callable[[Call], None], ...] = ()
     before_reply: tuple[Callable[[Call], None], ...] = ()
     flags: Mapping[int, Callable[[Call], None]] = _NOTHING
@@ -205,6 +209,7 @@ class Plan(Record):
             plain=not any((s.before_send or s.after_reply) and not s.probe for s in steps),
             probes=tuple(dict.fromkeys(s.probe for s in steps if s.probe)),  # several may ask the same question
             arguments=_merge(step.arguments for step in steps),
+            given_up=tuple(s.given_up for s in steps if s.given_up),
             before_release=tuple(s.before_release for s in steps if s.before_release),
             on_received=tuple(s.on_received for s in steps if s.on_received),
             before_reply=tuple(s.before_reply for s in steps if s.before_reply),

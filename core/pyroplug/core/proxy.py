@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .connection import ClientConnection, Lost
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .interfaces import Stream
     from .plan import Plan
 
-__all__ = ["ClientRuntime", "ProxyAdditions", "ProxyBase", "RemoteMethod"]
+__all__ = ["CallScope", "ClientRuntime", "ProxyAdditions", "ProxyBase", "RemoteMethod"]
 
 log = logging.getLogger("pyroplug.proxy")
 
@@ -47,6 +48,18 @@ _SPECIAL = frozenset(
 _MEMBER_KINDS = frozenset({"methods", "attrs", "oneway"})
 
 
+class CallScope(Protocol):
+    """The calls that a piece of code makes, for another that may want to end them."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Calls made in this block belong to it."""
+        ...
+
+    def cancel(self) -> bool:
+        """Give up those that are under way, from any thread; False if there is none that can be."""
+        ...
+
+
 class ProxyAdditions:
     """What plugins add to the proxies of their kernel; they fill it in ``pyro_configure``."""
 
@@ -57,6 +70,8 @@ class ProxyAdditions:
         """``proxy.method.name(...)`` calls ``calls["name"](proxy, "method", ...)``."""
         self.attributes: dict[str, Callable[[], Any]] = {}
         """``proxy._pyroName`` begins as what ``attributes["_pyroName"]()`` returns, and goes with copies."""
+        self.scope: Callable[[], CallScope] | None = None
+        """Makes scopes, where calls can be given up by others than their callers."""
         self.on_release: list[Callable[[ProxyBase], None]] = []
         """Called when a proxy has closed its connection because it was told to."""
         self._interfaces: dict[tuple[type, frozenset[str]], type] = {}

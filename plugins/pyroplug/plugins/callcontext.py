@@ -40,7 +40,7 @@ __all__ = [
 PLUGIN = PluginInfo("callcontext", "current_context: the call that is being served")
 
 
-RESERVED = frozenset({"CORR", "HMAC", "STRM", "BLBI", "WAIT", EXTENSIONS})
+RESERVED = frozenset({"CORR", "HMAC", "STRM", "BLBI", "WAIT", "TIME", EXTENSIONS})
 """Annotation ids that the protocol itself uses (wire.md 4); applications cannot set them."""
 
 
@@ -117,6 +117,11 @@ TRACKER_MAKER = StashKey["Callable[[Any], Tracker]"]()
 """Where a kernel has the function that gives a connection its tracker."""
 SESSION_MAKER = StashKey["Callable[[Any], Any]"]()
 """Where a kernel has the function that gives the session storage of a connection; another plugin offers it."""
+
+CANCELLED_MAKER = StashKey["Callable[[Any], Any]"]()
+"""Where a kernel has the function that gives a call the token of its cancellation; another plugin offers it."""
+TIME_LEFT = StashKey["Callable[[Any], float | None]"]()
+"""Where a kernel has the function that tells how much time a call has left; another plugin offers it."""
 
 _ADDRESS = StashKey[Any]()
 
@@ -272,6 +277,34 @@ class CallContext:
         if make is None:
             raise PluginError("session storage needs the plugin 'session', which is off", "session")
         return make(call.connection)
+
+    @property
+    def cancelled(self) -> Any:
+        """Whether the caller gave the call up: true once he did, with ``is_set()`` and ``wait(seconds)``.
+
+        A method that runs long looks at it now and then, or waits with it instead of sleeping.
+
+        :raises PluginError: the plugin 'cancel' is off, or no remote call is being served
+        """
+        return self._ask_plugin(CANCELLED_MAKER, "cancellation", "cancel")
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that the caller still waits (negative once they are over), or None if he did not say.
+
+        :raises PluginError: the plugin 'deadline' is off, or no remote call is being served
+        """
+        left: float | None = self._ask_plugin(TIME_LEFT, "deadline", "deadline")
+        return left
+
+    @staticmethod
+    def _ask_plugin(key: StashKey[Callable[[Any], Any]], what: str, plugin: str) -> Any:
+        call = current_call.get()
+        if call is None:
+            raise PluginError(f"there is a {what} in a remote call only", plugin)
+        kernel = call.connection.endpoint.daemon.kernel
+        kernel.require(plugin)
+        return kernel.stash[key](call)
 
     def to_global(self) -> dict[str, Any]:
         """The context as a dict, for :meth:`from_global` in another thread (Pyro's names)."""

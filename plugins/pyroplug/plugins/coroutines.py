@@ -65,6 +65,7 @@ class Tasks:
             task: asyncio.Task[Any] = context.run(loop.create_task, coroutine)
             self._running.add(task)
             task.add_done_callback(lambda done: self._done(request, done))
+            request.when_stopped(lambda: _cancel(loop, task))
 
         try:
             loop = self._loop()
@@ -127,6 +128,11 @@ class Tasks:
 
     def _stopping(self, task: asyncio.Task[None]) -> None:
         self._last = task  # an event loop keeps no strong reference
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    with contextlib.suppress(RuntimeError):  # the event loop was closed
+        loop.call_soon_threadsafe(task.cancel)
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:

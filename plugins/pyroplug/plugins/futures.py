@@ -2,7 +2,8 @@
 
 ``asyncproxy(proxy)`` (or ``proxy._pyroAsync()``) is a proxy whose calls return a :class:`FutureResult` at once;
 ``proxy.method.future(...)`` does it for a single call, and ``Future(function)`` for a function of this program.
-Each call that is under way has a connection of its own; idle ones are used again.
+They share a connection of their own where the server can do that (plugin mux); otherwise each call that is under way has
+one, and idle ones are used again.
 
 The calls run in a pool of threads that belongs to the kernel.  It has at most FUTURE_THREADS of them, and one
 more for each that waits for another future, so that futures which wait for futures never come to a stop.
@@ -25,12 +26,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from pyroplug.core.errors import PluginError, SerializeError
+from pyroplug.core.errors import CommunicationError, PluginError, SerializeError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel, default_kernel
 from pyroplug.core.members import is_private
 from pyroplug.core.plugins import PluginInfo
-from pyroplug.core.proxy import ProxyBase
+from pyroplug.core.proxy import CallScope, ProxyBase
 from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.stash import StashKey
 from pyroplug.core.types import NOT_REPLACED
@@ -68,6 +69,9 @@ class FutureResult(concurrent.futures.Future[Any]):
         self._settled = False  # nothing can be added to the chain any more
         self._begun = False
         self._unwanted = False
+        self._ended = False  # somebody has said, or is about to say, what became of it
+        self._giving_up = False
+        self._scope: CallScope | None = None  # of a remote call that can be given up while it is under way
         self._guard = threading.Lock()
         self._newest: concurrent.futures.Future[Any] | None = None  # of steps that came after the end
 
@@ -156,19 +160,55 @@ class FutureResult(concurrent.futures.Future[Any]):
             raise FutureCancelled("future has been cancelled") from None
 
     def cancel(self) -> bool:
-        """Do not make the call; False if it has begun (nothing stops it then)."""
+        """Do not make the call, or give it up if it is under way; False if it is too late, or cannot be given up.
+
+        A call that is under way can be given up if both ends have the plugin 'cancel'; its server is told.  What runs in
+        this program, such as a step of the chain, is never interrupted.
+        """
         with self._guard:
-            if self._begun:
-                return False
-            first, self._unwanted = not self._unwanted, True
-        if first:
-            super().cancel()
-            self.set_running_or_notify_cancel()  # tells those who wait for several futures
-            self._settle()
-            if self._pool is not None:
-                self._pool.forget(self)
-            self._tell(FutureCancelled("future has been cancelled"))
+            if self._unwanted:
+                return True
+            begun, scope = self._begun, None if self._settled else self._scope
+            if not begun:
+                self._unwanted = self._ended = True
+        error = FutureCancelled("future has been cancelled")
+        if begun:
+            return scope is not None and self._give_up(scope, error)
+        super().cancel()
+        self.set_running_or_notify_cancel()  # tells those who wait for several futures
+        self._settle()
+        if self._pool is not None:
+            self._pool.forget(self)
+        self._tell(error)
         return True
+
+    def _give_up(self, scope: CallScope, error: FutureCancelled) -> bool:
+        self._giving_up = True  # the call may end by it at once
+        if not scope.cancel():
+            self._giving_up = False
+            return False
+        self._fail(error)
+        return self._unwanted
+
+    def _fail(self, error: BaseException) -> None:
+        """It has ended with an error, unless somebody else was faster."""
+        self._settle()
+        if self._giving_up and isinstance(error, CommunicationError):
+            error = FutureCancelled("future has been cancelled")
+        if self._is_first():
+            self._unwanted = isinstance(error, FutureCancelled) and self._giving_up
+            self.set_exception(error)
+            self._tell(error)
+
+    def cancelled(self) -> bool:
+        """Whether :meth:`cancel` has had its way."""
+        return self._unwanted
+
+    def _is_first(self) -> bool:
+        """Whether nobody else says what became of it."""
+        with self._guard:
+            first, self._ended = not self._ended, True
+            return first
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # whoever awaits has it; for all others it would be a fifth of the start
@@ -188,11 +228,10 @@ class FutureResult(concurrent.futures.Future[Any]):
             while (step := self._next()) is not None:
                 value = step(value)
         except BaseException as exc:  # code of the program; what it raises belongs to whoever wants the value
-            self._settle()
-            self.set_exception(exc)
-            self._tell(exc)
+            self._fail(exc)
         else:
-            self.set_result(value)
+            if self._is_first():
+                self.set_result(value)
         finally:
             del self  # an exception kept in a traceback must not keep its future too
 
@@ -398,6 +437,7 @@ class _Spares:
 
     def __init__(self) -> None:
         self._idle: list[ProxyBase] = []
+        self._shared: ProxyBase | None = None  # whose connection carries any number of calls together
         self._lock = threading.Lock()
         self._round = 0
 
@@ -405,6 +445,12 @@ class _Spares:
         """A copy for one call: one that is connected already, if its options are still the same."""
         with self._lock:
             current = self._round
+            shared = self._shared
+            if shared is not None:
+                if _options(shared) == _options(proxy):
+                    return shared, current
+                self._shared = None
+                shared._pyroRelease()
             while self._idle:
                 spare = self._idle.pop()
                 if _options(spare) == _options(proxy):
@@ -415,9 +461,16 @@ class _Spares:
     def give(self, spare: ProxyBase, taken: int) -> None:
         """A copy is not needed any more."""
         with self._lock:
-            if spare._pyroConnection is not None and taken == self._round and len(self._idle) < IDLE_CONNECTIONS:
-                self._idle.append(spare)
+            connection = spare._pyroConnection
+            if spare is self._shared:
                 return
+            if connection is not None and taken == self._round:
+                if connection.overlapping and self._shared is None:
+                    self._shared = spare
+                    return
+                if len(self._idle) < IDLE_CONNECTIONS and self._shared is None:
+                    self._idle.append(spare)
+                    return
         spare._pyroRelease()
 
     def release(self) -> None:
@@ -425,6 +478,9 @@ class _Spares:
         with self._lock:
             self._round += 1
             idle, self._idle = self._idle, []
+            if self._shared is not None:
+                idle.append(self._shared)
+                self._shared = None
         for spare in idle:
             spare._pyroRelease()
 
@@ -450,6 +506,9 @@ def _later(proxy: ProxyBase, function: Callable[[ProxyBase], Any]) -> FutureResu
     background = _background(proxy._pyroKernel)
     if _has_one_socket(proxy):
         return background.pool.submit(lambda: function(proxy), FutureResult())
+    make_scope = proxy._pyroKernel.additions.scope
+    result = FutureResult()
+    scope = result._scope = make_scope() if make_scope is not None else None
     spares = proxy.__dict__.get(_SPARES)
     if spares is None:
         spares = proxy.__dict__.setdefault(_SPARES, _Spares())
@@ -458,14 +517,15 @@ def _later(proxy: ProxyBase, function: Callable[[ProxyBase], Any]) -> FutureResu
     def job() -> Any:
         spare, taken = spares.take(proxy)
         try:
-            return function(spare)
+            with scope.active() if scope is not None else nullcontext():
+                return function(spare)
         finally:
             if spare._pyroMetadataKnown and not proxy._pyroMetadataKnown:
                 known = ("_pyroMethods", "_pyroAttrs", "_pyroOneway", "_pyroNotes", "_pyroMetadataKnown")
                 proxy.__dict__.update({name: copy.copy(spare.__dict__[name]) for name in known})
             spares.give(spare, taken)
 
-    return background.pool.submit(job, FutureResult())
+    return background.pool.submit(job, result)
 
 
 def _call(proxy: ProxyBase, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> FutureResult:
