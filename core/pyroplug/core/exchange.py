@@ -230,14 +230,16 @@ class Exchange:
                         message = encode(
                             kind, serializer_id, flags, number, payload, annotations, correlation, self._max_size
                         )
+                        waiter.number = number
                         self._waiters[number] = waiter
                         self._send(message)
-                        waiter.number = number
                         break
                 self._wait_in_queue(expires)
         except BaseException:
             waiter.wanted = False
             raise
+        if waiter.error is not None:  # withdrawn while it was sent, perhaps before it had its number
+            self._tell_given_up(waiter.number)
         return self._wait(waiter, expires, heard, own)
 
     def post(
