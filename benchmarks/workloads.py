@@ -253,6 +253,14 @@ WORKLOADS = {
         Workload("echo-42-unix", "echo(42), Unix socket", _echo(42), unix=True),
         Workload("echo-dict", "echo(dict of 10 fields), TCP", _echo(RECORD)),
         Workload("bytes-1mb", "echo(1 MB bytes), TCP", _echo(MEGABYTE), megabytes=1.048576, limit="raw-bytes"),
+        Workload(
+            "bytes-64mb",
+            "echo(64 MB bytes), TCP",
+            _echo(MEGABYTE * 64),
+            megabytes=67.108864,
+            limit="raw-bytes",
+            systems=("raw-bytes", "raw-msgpack", "pyroplug-default", "pyroplug-thread-msgpack", "pyro5-thread-msgpack"),
+        ),
         Workload("connect", "connect + call + close, TCP", _connect),
         Workload("batch-1000", "batch of 1000 echo(42), per call", _batch, systems=("raw-msgpack", *BOTH), units=MANY),
         Workload(

@@ -71,6 +71,6 @@ def connect(spec: Spec, location: str) -> Client:
 
     proxy: Any = Proxy(location, kernel=_client_kernel(spec.tree, tuple(spec.options.items())))
     client = Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
-    if spec.options["serializer"] == "msgpack":
+    if spec.options.get("serializer") == "msgpack":
         client.traffic = traffic(location)
     return client

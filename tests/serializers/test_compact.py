@@ -260,6 +260,7 @@ def _is_nan(key: Any) -> bool:
 @example(value=[{"data": "aGVsbG8=", "encoding": "base64"}])
 @example(value=[{"data": "aGVsbG8=", "encoding": "base64", "more": 1}])
 @example(value=[memoryview(bytes(8)).cast("i")])
+@example(value={Text("k"): {None: None}})
 @example(value=35)
 @example(value="#")
 @example(value=[(1, ({2}, (), []))])

@@ -432,6 +432,7 @@ class ServerConnection:
     def _opened(self) -> None:
         self.plan = self.endpoint.bind(self)
         self.reader.max_size = self.plan.limits.max_message_size
+        self.reader.max_segments = self.plan.segments
         self.deadline = None
         self._heads = self.plan.heads
         self.state = State.OPEN
@@ -578,7 +579,8 @@ class ClientConnection(Exchange):
         # looked up once, read by every call
         self._probes = plan.probes
         self._arguments = plan.arguments
-        self._dumps_call = self.codec.dumps_call
+        self._dumps_call = plan.requests.get(self.serializer_id) or self.codec.dumps_call
+        self.reader.max_segments = plan.segments
         self._loads = self.codec.loads
         self._head = head(INVOKE, self.serializer_id)
         self._reply_head = head(RESULT, self.serializer_id)
@@ -739,8 +741,8 @@ class ClientConnection(Exchange):
         if plan.arguments and len(call.args) == 1 and type(call.args[0]) in plan.arguments:
             plan.arguments[type(call.args[0])](call)
         if call.payload is None:
-            codec = plan.codecs[call.serializer_id]
-            call.payload = codec.dumps_call(call.object_id, call.method, call.args, call.kwargs)
+            dumps_call = plan.requests.get(call.serializer_id) or plan.codecs[call.serializer_id].dumps_call
+            call.payload = dumps_call(call.object_id, call.method, call.args, call.kwargs)
         for payload_filter in plan.payload:
             changed = payload_filter.encode(call.payload)
             if changed is not None:

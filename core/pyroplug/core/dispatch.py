@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .call import Call, current_call
 from .errors import DaemonError, MessageTooLargeError, PyroError, SerializeError
-from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, NO_CORRELATION, RESULT, Message, encode
+from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, IN_PLACE, NO_CORRELATION, RESULT, Message, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -261,8 +261,11 @@ class Request(Call):
 
     def _encode(self, codec: Codec, value: Any, flags: int) -> Message:
         plan = self.plan
-        ready = self.reply_payload
-        payload: bytes = codec.dumps(value) if ready is None else ready
+        payload = self.reply_payload
+        if payload is None:
+            payload = codec.dumps(value)
+            if len(payload) >= IN_PLACE and self.serializer_id in plan.replies:
+                payload = plan.replies[self.serializer_id](value, payload)
         flags |= self.reply_flags
         for payload_filter in plan.payload:
             changed = payload_filter.encode(payload)

@@ -46,6 +46,9 @@ class Codec(Protocol):
 
     Where only the peer of a connection can read the bytes, codec and serializer have an attribute ``portable``: those
     for bytes that may be passed on, which the codec reads too.
+
+    One with ``reads_segments = True`` writes a :class:`~pyroplug.core.wire.Segment` anywhere in a value, and puts the
+    segment there when it reads a :class:`~pyroplug.core.wire.Segmented` payload.
     """
 
     def dumps(self, value: Any) -> bytes:

@@ -21,7 +21,7 @@ from .settings import Schema, Setting, Settings, nearest
 from .stash import Stash
 from .types import TypeTable
 from .uri import URI
-from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, INVOKE, Frame, Message, head
+from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, FLAG_SEGMENTS, INVOKE, Frame, Message, head
 
 if TYPE_CHECKING:
     from .connection import ClientConnection, ServerConnection
@@ -73,6 +73,7 @@ class WireRegister:
         self._owners: dict[tuple[str, object], str] = {
             ("flag", FLAG_EXCEPTION): "kernel",
             ("flag", FLAG_CORR_ID): "kernel",
+            ("flag", FLAG_SEGMENTS): "kernel",
             **{("message", kind): "kernel" for kind in range(1, 6)},
         }
 

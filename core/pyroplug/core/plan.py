@@ -119,6 +119,13 @@ class Steps(Record):
     overlapping: int = 0
     """Both sides: both ends agreed that so many calls of this connection may be in flight together, and that their
     replies come in any order; 0: one call at a time."""
+    segments: int = 0
+    """Both sides: both ends agreed that messages may have so many segments; 0: none."""
+    requests: Callable[[Codec], Callable[..., bytes] | None] | None = None
+    """Client: what encodes requests in place of ``dumps_call`` of a codec, and may give a payload with segments; None
+    leaves a codec as it is.  Not used where there are payload filters, which want everything in one piece."""
+    replies: Callable[[Codec], Callable[[Any, bytes], bytes] | None] | None = None
+    """Server: what may give a payload with segments for a reply whose payload is large; it gets both."""
 
 
 class Adapters(dict[type, "Callable[[Request, Any], Any] | None"]):
@@ -186,6 +193,12 @@ class Plan(Record):
     format_traceback: Callable[[BaseException], list[str]] | None = None
     overlapping: int = 0
     """How many calls may be in flight together; 0: one call at a time."""
+    segments: int = 0
+    """How many segments a message may have."""
+    requests: Mapping[int, Callable[..., bytes]] = _NOTHING
+    """Client: what encodes requests, by wire id, where that is not the codec."""
+    replies: Mapping[int, Callable[[Any, bytes], bytes]] = _NOTHING
+    """Server: what changes large payloads of replies, by wire id."""
     extensions: frozenset[str] = frozenset()
     """What this side can do beyond the protocol of old peers; offered and accepted in the handshake."""
     switched_off: str = ""
@@ -197,12 +210,14 @@ class Plan(Record):
         """A plan with the plugins' steps compiled in."""
         steps = list(steps)
         flags = _merge(step.flags for step in steps)
-        codecs = _merge(step.codecs for step in steps)
+        changed = _merge(step.codecs for step in steps)
+        codecs = {wire_id: changed.get(wire_id, codec) for wire_id, codec in self.codecs.items()}
+        whole = any(step.payload for step in steps)
         inflaters = {**self.inflaters, **_merge(step.inflaters for step in steps)}
         adapters = [pair for step in steps for pair in step.results]
         formatters = [step.format_traceback for step in steps if step.format_traceback]
         return self.replaced(
-            codecs={wire_id: codecs.get(wire_id, codec) for wire_id, codec in self.codecs.items()},
+            codecs=codecs,
             inflaters=inflaters,
             before_send=tuple(s.before_send for s in steps if s.before_send),
             after_reply=tuple(s.after_reply for s in steps if s.after_reply),
@@ -221,6 +236,9 @@ class Plan(Record):
             on_error=tuple(s.on_error for s in steps if s.on_error),
             format_traceback=formatters[0] if formatters else None,
             overlapping=max((step.overlapping for step in steps), default=0),
+            segments=max((step.segments for step in steps), default=0),
+            requests={} if whole else _writers((s.requests for s in steps), codecs),
+            replies={} if whole else _writers((s.replies for s in steps), codecs),
             flag_mask=sum(flags) | sum(inflaters) | self.flag_mask,
         )
 
@@ -228,3 +246,10 @@ class Plan(Record):
 def _merge(maps: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
     # two plugins cannot have the same flag or annotation: reservation at load time refused that
     return {key: handler for mapping in maps for key, handler in mapping.items()}
+
+
+def _writers(
+    makers: Iterable[Callable[[Codec], Any] | None], codecs: Mapping[int, Codec]
+) -> dict[int, Callable[..., bytes]]:
+    made = {(wire_id, maker): maker(codec) for maker in makers if maker for wire_id, codec in codecs.items()}
+    return {wire_id: writer for (wire_id, _), writer in made.items() if writer is not None}

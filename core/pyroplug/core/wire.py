@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import io
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Union
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, NoReturn, Union
 
-from .errors import LocalProtocolError, MessageTooLargeError, RemoteProtocolError
+from .errors import LocalProtocolError, MessageTooLargeError, RemoteProtocolError, SerializeError
 from .interfaces import Buffer
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "FLAG_ITEMSTREAM",
     "FLAG_KEEPSERIALIZED",
     "FLAG_ONEWAY",
+    "FLAG_SEGMENTS",
     "HEADER_SIZE",
     "INVOKE",
     "IN_PLACE",
@@ -41,6 +42,8 @@ __all__ = [
     "Frame",
     "FrameReader",
     "Message",
+    "Segment",
+    "Segmented",
     "agreed",
     "decode_annotations",
     "encode",
@@ -68,6 +71,8 @@ FLAG_BATCH = 0x08
 FLAG_ITEMSTREAM = 0x10
 FLAG_KEEPSERIALIZED = 0x20
 FLAG_CORR_ID = 0x40
+FLAG_SEGMENTS = 0x200
+"""Between ends that agreed on it: the body begins with a table of segments, which follow the payload (see Segmented)."""
 
 MARSHAL_ID = 2
 """The serializer id of handshake failures that happen before a serializer is known."""
@@ -100,6 +105,43 @@ _FIRST_STEP = 1024 * 1024
 
 Message = Union[bytes, "tuple[Buffer, ...]"]
 """What is to be sent: one piece, or several for messages with a large payload."""
+
+
+class Segmented(bytes):
+    """A payload, parts of which travel behind it, so that neither end copies them.
+
+    Its bytes are the payload without them, its length is that of everything.  In the message the annotations and the
+    payload have a table before them, the number of segments (4 bytes) and their sizes (8 bytes each), and the segments
+    behind them, in that order; all of it but the annotations is counted as payload.
+    """
+
+    segments: Sequence[Buffer] = ()
+
+    @classmethod
+    def of(cls, payload: Buffer, segments: Sequence[Buffer]) -> Segmented:
+        """A payload and what goes with it: flat views of bytes."""
+        made = cls(payload)
+        made.segments = segments
+        return made
+
+    def __len__(self) -> int:
+        return super().__len__() + sum(map(len, self.segments))
+
+    def table(self) -> bytes:
+        """What goes before everything else."""
+        return struct.pack(f"!I{len(self.segments)}Q", len(self.segments), *map(len, self.segments))
+
+
+class Segment:
+    """Stands for a segment in a value that is encoded; codecs that read segments know it."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __getstate__(self) -> NoReturn:
+        raise SerializeError("a segment cannot be written by this serializer")
 
 
 def head(kind: int, serializer_id: int) -> bytes:
@@ -151,6 +193,8 @@ def encode(
     :raises LocalProtocolError: an annotation has a bad id or value
     """
     chunks = encode_annotations(annotations) if annotations else b""
+    if type(payload) is Segmented:
+        return _encode_segmented(kind, serializer_id, flags, seq, payload, chunks, correlation, max_size)
     size = len(chunks) + len(payload)
     if max_size and size > max_size:
         raise MessageTooLargeError(f"message too large ({size}, max={max_size})", size, max_size)
@@ -160,6 +204,37 @@ def encode(
     if size < IN_PLACE:
         return header + chunks + payload
     return (header + chunks, payload)
+
+
+def _encode_segmented(
+    kind: int,
+    serializer_id: int,
+    flags: int,
+    seq: int,
+    payload: Segmented,
+    chunks: bytes,
+    correlation: bytes,
+    max_size: int,
+) -> Message:
+    table = payload.table()
+    length = len(table) + len(payload)
+    size = length + len(chunks)
+    if max_size and size > max_size:
+        raise MessageTooLargeError(f"message too large ({size}, max={max_size})", size, max_size)
+    header = _pack_header(
+        _TAG,
+        PROTOCOL_VERSION,
+        kind,
+        serializer_id,
+        flags | FLAG_SEGMENTS,
+        seq,
+        length,
+        len(chunks),
+        correlation,
+        0,
+        MAGIC,
+    )
+    return (b"".join((header, table, chunks, payload)), *payload.segments)
 
 
 def encode_annotations(annotations: Mapping[str, Buffer]) -> bytes:
@@ -235,12 +310,15 @@ class FrameReader:
         "_body",
         "_body_size",
         "_data",
+        "_done",
         "_filled",
         "_pos",
         "_rest",
         "_room",
+        "_sizes",
         "_view",
         "max_annotations",
+        "max_segments",
         "max_size",
     )
 
@@ -255,6 +333,10 @@ class FrameReader:
         self._rest = b""
         self._room = 0
         self._view: memoryview | None = None
+        self.max_segments = 0
+        """How many segments a message may have; 0 where both ends did not agree on any."""
+        self._sizes: tuple[int, ...] = ()
+        self._done: tuple[bytes, ...] = ()
 
     @property
     def partial(self) -> bool:
@@ -283,8 +365,14 @@ class FrameReader:
 
     def writable(self) -> memoryview | None:
         """Where to receive the rest of a large body, or None when none is being received."""
-        if self._body is None or self._filled == self._body_size:
+        if self._body is None:
             return None
+        if self._filled == self._body_size:
+            if not self._sizes:
+                return None
+            self._done += (self._body.getvalue(),)
+            size, self._sizes = self._sizes[0], self._sizes[1:]
+            self._begin(size)
         if self._view is None:
             if self._filled == self._room:
                 # BytesIO grows in place and gives its bytes away without a copy in the end
@@ -318,6 +406,20 @@ class FrameReader:
         if size > self.max_size:
             raise MessageTooLargeError(f"message too large ({size}, max={self.max_size})", size, self.max_size)
         body: Buffer
+        if flags & FLAG_SEGMENTS and self.max_segments:
+            pieces = self._take_segments(size, chunks)
+            if pieces is None:
+                return None
+            body, flags = pieces[0], flags & ~FLAG_SEGMENTS
+            return Frame(
+                kind,
+                serializer,
+                flags,
+                seq,
+                Segmented.of(body[chunks:], pieces[1:]),
+                decode_annotations(memoryview(body)[:chunks], self.max_annotations) if chunks else _NOTHING,
+                correlation,
+            )
         if have >= HEADER_SIZE + size:
             begin = pos + HEADER_SIZE
             end = begin + size
@@ -344,6 +446,39 @@ class FrameReader:
             correlation,
         )
 
+    def _begin(self, size: int) -> None:
+        self._body, self._body_size, self._filled, self._room = io.BytesIO(), size, 0, 0
+
+    def _take_segments(self, size: int, chunks: int) -> Sequence[bytes] | None:
+        """The annotations with the payload, and the segments, each in bytes of its own; None until all are there."""
+        if self._body is None:
+            start = self._pos + HEADER_SIZE
+            if len(self._data) < start + 4:
+                return None
+            count = int.from_bytes(self._data[start : start + 4], "big")
+            if not 0 < count <= self.max_segments:
+                raise RemoteProtocolError(f"a message with {count} segments (allowed are 1 to {self.max_segments})")
+            table = 4 + 8 * count
+            if table + chunks >= size:
+                raise RemoteProtocolError("invalid segments: the table is longer than the message")
+            if len(self._data) < start + table:
+                return None
+            sizes: tuple[int, ...] = struct.unpack_from(f"!{count}Q", self._data, start + 4)
+            first = size - table - sum(sizes)
+            if first <= chunks or not all(sizes):
+                raise RemoteProtocolError("invalid segments: their sizes do not fit the message")
+            came = self._data[start + table :]
+            self._data = self._data[self._pos : start]
+            self._pos = 0
+            self._sizes, self._done = sizes, ()
+            self._begin(first)
+            self.feed(came)
+        body = self._complete()
+        if body is None:
+            return None
+        pieces, self._done = (*self._done, body), ()
+        return pieces
+
     def _take_body(self, size: int) -> bytes | None:
         if self._body is None:
             if size < IN_PLACE:
@@ -352,9 +487,12 @@ class FrameReader:
             came = self._data[self._pos + HEADER_SIZE :]
             self._data = self._data[self._pos : self._pos + HEADER_SIZE]
             self._pos = 0
-            self._body, self._body_size, self._filled, self._room = io.BytesIO(), size, 0, 0
+            self._begin(size)
             self.feed(came)
-        if self._filled < self._body_size:
+        return self._complete()
+
+    def _complete(self) -> bytes | None:
+        if self._body is None or self._filled < self._body_size or self._sizes:
             return None
         body = self._body.getvalue()
         self._body = None

@@ -10,16 +10,30 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pyroplug.core.errors import SerializeError
 from pyroplug.core.types import DEFAULT_DEPTH, NOT_REPLACED, too_deep
+from pyroplug.core.wire import Segmented
 
 if TYPE_CHECKING:
     from pyroplug.core.interfaces import Buffer
     from pyroplug.core.settings import Settings
     from pyroplug.core.types import TypeTable
 
-__all__ = ["check_call", "check_depth", "failed", "has_tags", "max_depth", "plain", "plain_form"]
+__all__ = [
+    "SEGMENT_CODE",
+    "check_call",
+    "check_depth",
+    "failed",
+    "has_tags",
+    "max_depth",
+    "plain",
+    "plain_form",
+    "segment_of",
+]
 
 LARGE = 65536
 """Payloads above this many bytes are treated differently where looking at each byte would be noticed."""
+
+SEGMENT_CODE = 0x7E
+"""The type of msgpack's extensions that stand for a segment."""
 
 _CHUNK = 65536
 _TAG = b"__class__"
@@ -29,6 +43,15 @@ _AS_TEXT = frozenset({("uuid", "UUID"), ("decimal", "Decimal")})
 """By name: these modules are slow to import, and most programs never need them."""
 
 Request = tuple[str, str, "Sequence[Any]", "Mapping[str, Any]"]
+
+
+def segment_of(data: Buffer, body: bytes) -> Buffer:
+    """The segment that an extension of type :data:`SEGMENT_CODE` stands for: its body is the number of it."""
+    if isinstance(data, Segmented):
+        number = int.from_bytes(body, "big")
+        if number < len(data.segments):
+            return data.segments[number]
+    raise SerializeError("a segment that is not there")
 
 
 def max_depth(settings: Settings) -> int:

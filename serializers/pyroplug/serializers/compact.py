@@ -30,8 +30,9 @@ from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.types import too_deep
+from pyroplug.core.wire import Segment, Segmented
 
-from ._shared import LARGE, check_call, check_depth, failed, max_depth, plain
+from ._shared import LARGE, SEGMENT_CODE, check_call, check_depth, failed, max_depth, plain, segment_of
 from .serpent import SerpentSerializer
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def _instead(members: frozenset[type], value: Any) -> Any:
         return msgpack.ExtType(_INT_CODE, str(value).encode("ascii"))
     if kind is set and value and members.issuperset(map(type, value)):
         return [_SET, *value]
+    if kind is Segment:
+        return msgpack.ExtType(SEGMENT_CODE, value.index.to_bytes(4, "big"))
     if kind is complex and not (math.isnan(value.real) or math.isnan(value.imag)):
         return msgpack.ExtType(_COMPLEX_CODE, struct.pack("<dd", value.real, value.imag))
     raise _Unusual
@@ -122,20 +125,24 @@ def _read_extension(code: int, body: bytes) -> Any:
 
 
 class _MarkReader:
-    """The hooks for one message with tuples and sets in it."""
+    """The hooks for one message with tuples, sets or segments in it."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_data", "_open")
 
-    def __init__(self) -> None:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
         self._open = 0
 
-    def read(self, data: bytes) -> Any:
+    def read(self) -> Any:
+        data = self._data
         value = msgpack.unpackb(data, strict_map_key=False, ext_hook=self._extension, list_hook=self._list)
         if self._open:
             raise SerializeError("invalid compact data: the mark of a tuple is not the first in an array")
         return value
 
     def _extension(self, code: int, body: bytes) -> Any:
+        if code == SEGMENT_CODE:
+            return segment_of(self._data, body)
         if body or code not in (_TUPLE_CODE, _SET_CODE):
             return _read_extension(code, body)
         self._open += 1
@@ -154,8 +161,8 @@ class _MarkReader:
 
 
 def _read(data: bytes) -> Any:
-    if 0xC7 in data and data.find(_MARK) >= 0:  # (a single byte is found much faster)
-        return _MarkReader().read(data)
+    if type(data) is Segmented or (0xC7 in data and data.find(_MARK) >= 0):  # (a single byte is found much faster)
+        return _MarkReader(data).read()
     return msgpack.unpackb(data, strict_map_key=False, ext_hook=_read_extension)
 
 
@@ -165,6 +172,8 @@ class CompactCodec:
 
     That one is also for bytes that may come into other hands than those of the connection's peer.
     """
+
+    reads_segments = True
 
     def __init__(self, portable: Codec, types: TypeTable, limit: int) -> None:
         self.portable = portable
@@ -226,7 +235,7 @@ class CompactCodec:
 
     def _value(self, data: Buffer) -> tuple[Any, bool]:
         """The decoded value, and whether there are class tags in it."""
-        if type(data) is not bytes:
+        if not isinstance(data, bytes):
             data = bytes(data)
         try:
             value = _read(data)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
 import numbers
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +31,20 @@ from pyroplug.core.errors import PyroError, SerializeError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.types import NOT_REPLACED, too_deep
+from pyroplug.core.wire import Segment, Segmented
 
-from ._shared import LARGE, check_call, check_depth, failed, has_tags, max_depth, plain, plain_form
+from ._shared import (
+    LARGE,
+    SEGMENT_CODE,
+    check_call,
+    check_depth,
+    failed,
+    has_tags,
+    max_depth,
+    plain,
+    plain_form,
+    segment_of,
+)
 
 if TYPE_CHECKING:
     from pyroplug.core.interfaces import Buffer, Serializer
@@ -54,6 +67,8 @@ _OPENERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 
 
 class _MsgpackCodec:
+    reads_segments = True
+
     def __init__(self, types: TypeTable, limit: int) -> None:
         self._types = types
         self._limit = limit
@@ -87,7 +102,8 @@ class _MsgpackCodec:
 
     def loads(self, data: Buffer) -> Any:
         try:
-            value = msgpack.unpackb(data, strict_map_key=False, ext_hook=_read_extension)
+            hook = _read_extension if type(data) is not Segmented else functools.partial(_read_segment, data)
+            value = msgpack.unpackb(data, strict_map_key=False, ext_hook=hook)
         except Exception as err:  # the library documents that anything can come out for invalid data
             raise self._refused(err) from err
         size = len(data)
@@ -101,7 +117,8 @@ class _MsgpackCodec:
 
     def loads_call(self, data: Buffer) -> tuple[str, str, Sequence[Any], Mapping[str, Any]]:
         try:
-            value = msgpack.unpackb(data, strict_map_key=False, ext_hook=_read_extension)
+            hook = _read_extension if type(data) is not Segmented else functools.partial(_read_segment, data)
+            value = msgpack.unpackb(data, strict_map_key=False, ext_hook=hook)
         except Exception as err:  # as above
             raise self._refused(err) from err
         if type(value) is not list or len(value) != 4:
@@ -146,6 +163,8 @@ class _MsgpackCodec:
     def _default(self, obj: Any) -> Any:
         if type(obj) is int:
             return msgpack.ExtType(0x31, str(obj).encode("ascii"))
+        if type(obj) is Segment:
+            return msgpack.ExtType(SEGMENT_CODE, obj.index.to_bytes(4, "big"))
         if self._types.has_replacements:
             other = self._types.replace(obj)
             if other is not NOT_REPLACED:
@@ -168,6 +187,10 @@ class _MsgpackCodec:
         if isinstance(obj, numbers.Integral) and not isinstance(obj, enum.Enum):
             return msgpack.ExtType(0x31, str(int(obj)).encode("ascii"))
         return plain_form(obj, self._types, "msgpack")
+
+
+def _read_segment(data: Buffer, code: int, body: bytes) -> Any:
+    return segment_of(data, body) if code == SEGMENT_CODE else _read_extension(code, body)
 
 
 def _read_extension(code: int, body: bytes) -> Any:

@@ -323,6 +323,7 @@ class TypedCodec:
         self._serializer, self._table, self._settings = serializer, table, settings
         portable: Serializer | None = getattr(serializer, "portable", None)
         self.portable = self if portable is None else TypedCodec(portable, table, settings)
+        self.reads_segments: bool = getattr(codec, "reads_segments", False)
         self.loads = codec.loads
         self.loads_call = codec.loads_call
 
@@ -332,7 +333,12 @@ class TypedCodec:
         except SerializeError:
             pass  # (whatever is wrong, it is said below, without this one as its context)
         codec, packer = self._packing or self._find_out()
-        return codec.dumps(self._packed(packer, value))
+        try:
+            return codec.dumps(self._packed(packer, value))
+        except SerializeError:
+            if self.portable is self:
+                raise
+        return self.portable.dumps(value)  # which needs help with more, and so gets it
 
     def dumps_call(self, object_id: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         try:
@@ -340,7 +346,16 @@ class TypedCodec:
         except SerializeError:
             pass
         codec, packer = self._packing or self._find_out()
-        return codec.dumps_call(object_id, method, self._packed(packer, args), self._packed(packer, kwargs))
+        try:
+            return codec.dumps_call(object_id, method, self._packed(packer, args), self._packed(packer, kwargs))
+        except SerializeError:
+            if self.portable is self:
+                raise
+        return self.portable.dumps_call(object_id, method, args, kwargs)
+
+    def plain(self, value: Any) -> Any:
+        """Plain data for a value, as it is written."""
+        return self._packed((self._packing or self._find_out())[1], value)
 
     def _find_out(self) -> tuple[Codec, _Packer | None]:
         abilities = _abilities(self._serializer, self._settings)
