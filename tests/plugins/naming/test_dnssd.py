@@ -26,10 +26,8 @@ OURS = f"t{uuid.uuid4().hex[:10]}"
 
 
 def dnssd_kernel(**settings: Any) -> Kernel:
-    return make_kernel(
-        extra_plugins=["naming_dnssd"],
-        **{"NS_DNSSD_INTERFACES": LOOPBACK, "NS_DNSSD_SERVICE": OURS, "NS_HOST": "", **settings},
-    )
+    own: dict[str, Any] = {"NS_DNSSD_INTERFACES": LOOPBACK, "NS_DNSSD_SERVICE": OURS, "NS_HOST": ""}
+    return make_kernel(extra_plugins=["naming_dnssd"], **{**own, **settings})
 
 
 def test_a_name_server_announces_itself_and_is_found() -> None:
