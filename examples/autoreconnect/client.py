@@ -2,7 +2,7 @@
 
 import sys
 
-from pyroplug.api import CommunicationError, Proxy
+from pyroplug.api import CommunicationError, OverloadError, Proxy
 
 with Proxy(sys.argv[1]) as service:
     print("talking to generation", service.generation())
@@ -10,7 +10,7 @@ with Proxy(sys.argv[1]) as service:
     try:
         while service.generation() == 1:  # the old server answers until it has ended
             pass
-    except CommunicationError as error:
+    except (CommunicationError, OverloadError) as error:  # it hangs up, or says that it shuts down
         print("lost:", type(error).__name__)
 
     # tries again every two seconds until somebody answers; without this the next call connects by itself,

@@ -11,7 +11,7 @@ from pyroplug.api import Kernel, Proxy
 logging.basicConfig(stream=sys.stdout, format="%(name)s: %(message)s")
 logging.getLogger("pyroplug.wire").setLevel(logging.DEBUG)
 
-# what is logged may hold secrets: handshake values, arguments, results
-with Proxy(sys.argv[1], kernel=Kernel(settings={"LOGWIRE": True})) as thing:
+# what is logged may hold secrets: handshake values, arguments, results.  (With json one can read them here, too)
+with Proxy(sys.argv[1], kernel=Kernel(settings={"LOGWIRE": True, "SERIALIZER": "json"})) as thing:
     print("method(42) =", thing.method(42))
     thing.stop()
