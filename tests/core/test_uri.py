@@ -363,3 +363,13 @@ def test_where_ours_differs_from_pyro5(text: str, accepted_by_us: bool) -> None:
 
     assert accepts(URI) is accepted_by_us
     assert accepts(Pyro5.core.URI) is not accepted_by_us
+
+
+def test_uris_of_one_text_are_independent() -> None:
+    first, second = URI("PYROMETA:one,two"), URI("PYROMETA:one,two")
+    first.object.add("three")
+    assert second.object == {"one", "two"}
+    assert URI("PYROMETA:one,two").object == {"one", "two"}
+    direct = URI("PYRO:thing@host:1")
+    direct.host = "other"
+    assert URI("PYRO:thing@host:1").host == "host"

@@ -241,7 +241,6 @@ class ProxyBase:
     _pyroSaysHello = True
     """Whether it begins with a handshake on a socket that it was given; off, the peer must not expect one."""
     _pyroRawWireResponse: bool
-    _pyroLocalSocket: Any
     _pyroMetadataKnown: bool
     _pyroNotes: Mapping[str, Set[str]]
     """What else the server says of its methods: sets of names, by what is said."""
@@ -278,7 +277,6 @@ class ProxyBase:
             _pyroNotes={},
             _pyroHandshake="hello",
             _pyroRawWireResponse=False,
-            _pyroLocalSocket=None,
             _pyroGivenSocket=connected_socket,
             _pyroLastSeq=0,
             _pyroTimeoutValue=settings.COMMTIMEOUT or None,
@@ -439,10 +437,6 @@ class ProxyBase:
         self.__dict__["_pyroConnection"] = connection
         if replace_uri and self._pyroUri.protocol != "PYRO":
             self.__dict__.update(_pyroUri=resolved, _pyroNamedUri=self._pyroUri)
-        try:
-            self.__dict__["_pyroLocalSocket"] = stream.sock.getsockname()
-        except (AttributeError, OSError):
-            self.__dict__["_pyroLocalSocket"] = None
         return connection
 
     def _pyroResolve(self) -> URI:
@@ -558,6 +552,14 @@ class ProxyBase:
             raise PyroError("remote object doesn't expose any methods or attributes. Did you forget @expose on them?")
 
     # ----------------------------------------------------------------- options
+    @property
+    def _pyroLocalSocket(self) -> Any:
+        """The address of our end of the connection; None while not connected."""
+        try:
+            return self._pyroConnection.stream.sock.getsockname()  # type: ignore[union-attr]
+        except (AttributeError, OSError):
+            return None
+
     @property
     def _pyroTimeout(self) -> float | None:
         """How long a call may take (seconds; None: no limit)."""

@@ -6,6 +6,7 @@ transports other than TCP (``./u:/tmp/socket`` is a Unix socket).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -87,16 +88,9 @@ class URI:
             return
         if not isinstance(uri, str):
             raise TypeError(f"a URI is made from a text or a URI, not from {type(uri).__name__}")
-        match = _SHAPE.match(uri)
-        if match is None:
-            raise URIError(f"invalid uri {uri!r}: expected a form like PYRO:object@host:port")
-        self.protocol = match["protocol"].upper()
-        parse = _PROTOCOLS.get(self.protocol)
-        if parse is None:
-            raise URIError(
-                f"invalid uri {uri!r}: unknown protocol {self.protocol!r}, known are {', '.join(_PROTOCOLS)}"
-            )
-        self.object, (self.sockname, self.host, self.port) = parse(match["object"], match["location"], uri)
+        self.__setstate__(_parsed(uri) if len(uri) <= _USUAL else _parse(uri))
+        if self.protocol == "PYROMETA":
+            self.object = set(self.object)
 
     @classmethod
     def build(cls, protocol: str, object_id: Any, sockname: str | None, host: str | None, port: int | None) -> URI:
@@ -158,6 +152,25 @@ class URI:
         except (TypeError, ValueError):
             raise URIError(f"invalid uri state {state!r}: expected 5 parts") from None
 
+
+_USUAL = 200
+"""Texts up to this length are worth to be remembered."""
+
+
+def _parse(uri: str) -> tuple[str, Any, str | None, str | None, int | None]:
+    match = _SHAPE.match(uri)
+    if match is None:
+        raise URIError(f"invalid uri {uri!r}: expected a form like PYRO:object@host:port")
+    protocol = match["protocol"].upper()
+    parse = _PROTOCOLS.get(protocol)
+    if parse is None:
+        raise URIError(f"invalid uri {uri!r}: unknown protocol {protocol!r}, known are {', '.join(_PROTOCOLS)}")
+    name, location = parse(match["object"], match["location"], uri)
+    return (protocol, name, *location)
+
+
+# programs make many proxies for few objects, and proxies travel as texts
+_parsed = functools.lru_cache(maxsize=256)(_parse)
 
 _DEFAULT_NS_PORT = 9090  # the name server's well-known TCP port, left out when such a URI is printed (Pyro5 does)
 

@@ -176,6 +176,8 @@ class _MsgpackCodec:
         form = self._types.registered(obj)
         if form is not NOT_REPLACED:
             return form
+        if isinstance(obj, (set, frozenset)):  # (three of them are in each handshake)
+            return tuple(obj)
         if isinstance(obj, complex):
             return msgpack.ExtType(0x30, struct.pack("<dd", obj.real, obj.imag))
         if isinstance(obj, datetime.datetime):

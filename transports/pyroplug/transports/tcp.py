@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import functools
 import logging
 import operator
 import os
@@ -158,9 +159,21 @@ def _shown(address: Sequence[Any]) -> str:
 # --------------------------------------------------------------------------- names to addresses
 def _resolve(host: str, port: int, version: int, flags: int = 0) -> list[Target]:
     """The addresses of ``host``, IP versions taking turns; of ``version`` only, unless there are none of that."""
-    targets = list(_addresses(host, port, flags))
+    targets = list(_plain_address(host, port) or _addresses(host, port, flags))
+    if len(targets) == 1:
+        return targets
     wanted = [target for target in targets if target[0] == {4: socket.AF_INET, 6: socket.AF_INET6}.get(version)]
     return wanted or _interleaved(targets)
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_address(host: str, port: int) -> tuple[Target, ...]:
+    """The address that a host is already, as nothing has to be looked up then; or nothing."""
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return ()
+    return ((socket.AF_INET, (host, port)),)
 
 
 def _addresses(host: str, port: int, flags: int) -> Iterator[Target]:
@@ -169,10 +182,6 @@ def _addresses(host: str, port: int, flags: int) -> Iterator[Target]:
         yield socket.AF_INET, ("127.0.0.1", port)
         if socket.has_ipv6:
             yield socket.AF_INET6, ("::1", port, 0, 0)
-        return
-    with suppress(OSError):
-        socket.inet_pton(socket.AF_INET, host)
-        yield socket.AF_INET, (host, port)
         return
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     for family, _, _, _, address in dict.fromkeys(found):
