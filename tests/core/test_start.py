@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from testkit.timeouts import PATIENCE
+from testkit.timeouts import scaled
 
 NEVER = (
     "asyncio argparse csv dataclasses decimal difflib email fractions http importlib.metadata importlib.util "
@@ -41,7 +41,7 @@ with Daemon() as daemon:
 def imported(source: str) -> set[str]:
     """What a program imports, beyond what this installation of Python imports by itself."""
     command = [sys.executable, "-c", BEFORE + source + AFTER]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=scaled(30))
     assert result.returncode == 0, result.stderr
     return set(result.stdout.splitlines()[-1].split())
 

@@ -14,7 +14,7 @@ import pytest
 
 from pyroplug.api import Kernel, Proxy
 from pyroplug.core.wire import CONNECT, CONNECTOK, EXTENSIONS, HEADER_SIZE, encode
-from testkit.timeouts import PATIENCE, scaled
+from testkit.timeouts import scaled
 
 pytestmark = [pytest.mark.stress, pytest.mark.serial]
 
@@ -84,7 +84,7 @@ def test_idle_clients_cost_little_and_delay_nobody() -> None:
 
         def connect(count: int) -> None:
             for _ in range(count):
-                sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), scaled(PATIENCE)))
+                sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), scaled(20)))
                 sock.sendall(hello)
                 answer = sock.recv(4096)
                 assert len(answer) > HEADER_SIZE

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.timeouts import PATIENCE, scaled
+from testkit.timeouts import scaled
 
 STRACE = shutil.which("strace")
 
@@ -59,8 +59,8 @@ def run(folder: Path, calls: int) -> tuple[int, int]:
         try:
             assert server.stdout is not None
             uri = server.stdout.readline().strip()
-            subprocess.run([*traced[0], CLIENT, uri, str(calls)], check=True, timeout=scaled(PATIENCE))
-            server.wait(scaled(PATIENCE))
+            subprocess.run([*traced[0], CLIENT, uri, str(calls)], check=True, timeout=scaled(20))
+            server.wait(scaled(20))
         finally:
             server.kill()
     client, served = (
