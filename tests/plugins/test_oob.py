@@ -15,10 +15,13 @@ from pyroplug.core.wire import FLAG_SEGMENTS, IN_PLACE, INVOKE, RESULT, FrameRea
 from pyroplug.plugins.oob import EXTENSION, MAX_SEGMENTS
 from pyroplug.testing.kernels import LOOPS, Served, as_bytes, make_kernel
 
+pytestmark = pytest.mark.needs("oob")
+
 BIG = bytes(range(256)) * (IN_PLACE // 256)
 """Just large enough."""
 LARGE = BIG * 20 + b"end"
-SERIALIZERS = ("serpent", "msgpack")
+NAMES = ("serpent", "msgpack")
+SERIALIZERS = (pytest.param("serpent", marks=pytest.mark.needs("compact")), "msgpack")
 
 
 class Thing:
@@ -117,6 +120,7 @@ def test_everything_else_that_calls_can_do(served: Served, serializer: str) -> N
     assert proxy.echo(1) == 1
 
 
+@pytest.mark.needs("compact")
 def test_values_that_need_another_form_travel_in_one_piece() -> None:
     with Served(environ={"PYRO_DISABLE_PLUGINS": "types"}) as plain:
         plain.publish(Thing())
@@ -126,6 +130,7 @@ def test_values_that_need_another_form_travel_in_one_piece() -> None:
         assert proxy.echo(value) == [{1, 2}, {3}, LARGE]
 
 
+@pytest.mark.needs("types")
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_arrays_travel_outside_the_payload(served: Served, serializer: str) -> None:
     numpy: Any = pytest.importorskip("numpy")
@@ -144,6 +149,7 @@ def test_json_carries_what_it_can_in_the_payload(served: Served) -> None:
     assert proxy.echo(["x" * 100_000]) == ["x" * 100_000]
 
 
+@pytest.mark.needs("compact")
 def test_a_result_is_what_it_was_when_the_method_returned(served: Served) -> None:
     thing = Thing()
     served.publish(thing, "own")
@@ -152,6 +158,7 @@ def test_a_result_is_what_it_was_when_the_method_returned(served: Served) -> Non
     thing.buffer.append(1)  # nobody looks at it any more
 
 
+@pytest.mark.needs("compression")
 @pytest.mark.parametrize("off", ["client", "server", "setting", "compression"])
 def test_whoever_does_not_want_it_gets_one_piece(off: str) -> None:
     none = {"PYRO_DISABLE_PLUGINS": "oob"}
@@ -159,7 +166,7 @@ def test_whoever_does_not_want_it_gets_one_piece(off: str) -> None:
     kernel = make_kernel(environ=none if off == "client" else {}, **values)
     with Served("tcp4", environ=none if off == "server" else {}) as served:
         served.publish(Thing())
-        for serializer in SERIALIZERS:
+        for serializer in NAMES:
             proxy = _proxy(served, serializer, kernel)
             assert _segments(proxy, LARGE) == 0
             assert (EXTENSION in proxy._pyroConnection.extensions) == (off == "compression")
@@ -168,6 +175,7 @@ def test_whoever_does_not_want_it_gets_one_piece(off: str) -> None:
     kernel.close()
 
 
+@pytest.mark.needs("compact")
 def test_both_ends_hold_the_bytes_once() -> None:
     size = 16 << 20
     value = bytes(size)

@@ -29,6 +29,8 @@ from pyroplug.serializers.serpent import SerpentSerializer
 from pyroplug.testing.kernels import Served, make_kernel
 from pyroplug.testing.serializers import SerializerConformance, make_settings
 
+pytestmark = pytest.mark.needs("compact")
+
 TEXT = ord("#")
 
 
@@ -447,7 +449,7 @@ def served() -> Iterator[Served]:
         yield served
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [pytest.param("with types", marks=pytest.mark.needs("types")), "alone", "neither"])
 def test_calls_have_the_same_results_in_either_form(served: Served, form: str) -> None:
     kernel = _client(FORMS[form])
     proxy: Any = served.proxy(kernel=kernel)
