@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from pyroplug.api import BatchProxy, CommunicationError, ConnectionClosedError, Proxy, current_context, expose, oneway
+from pyroplug.core.wire import CONNECT, CONNECTOK, EXTENSIONS, RESULT, encode
+from pyroplug.plugins.mux import PART
 from pyroplug.plugins.ping import ping
 from pyroplug.testing.kernels import PATIENCE, Serve, make_kernel
 from testkit.timeouts import scaled
@@ -62,6 +64,9 @@ class Thing:
     @oneway
     def tell(self, value: Any) -> None:
         self.told.append(value)
+
+    def large(self, size: int) -> bytes:
+        return bytes(range(256)) * (size // 256)
 
     def hang_up(self) -> None:
         current_context.client.stream.close()
@@ -207,3 +212,55 @@ def test_connections_that_are_crossed_in_opposite_order(serve_threads: Serve) ->
     mine: list[Proxy] = [served.proxy("thing"), served.proxy("two")]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda n: mine[n % 2].bounce(6), range(16))) == [6] * 16
+
+
+MEGABYTE = 1024 * 1024
+
+
+def test_small_replies_overtake_large_ones(serve_threads: Serve) -> None:
+    """A reader that is slow: of the large reply little has gone when the small one is made, which comes first."""
+    served = serve_threads(Thing())
+    peer = served.peer()
+    hello = served.kernel.codecs()["serpent"].dumps({"handshake": "hello", "object": "thing"})
+    peer.send(encode(CONNECT, 1, 0, 0, hello, {EXTENSIONS: b"mux,parts"}))
+    assert peer.message().type == CONNECTOK
+    peer.send(peer.call_message("thing", "wait", 0))
+    waiting = served.daemon.objectsById["thing"]
+    assert waiting.has(1)
+    peer.send(peer.call_message("thing", "large", 8 * MEGABYTE, serializer="msgpack"))
+    peer.send(peer.call_message("thing", "echo", "small"))
+    seen = receive_all(peer, 2)
+    assert {kind for kind, number in seen if number == 2} == {PART}
+    assert seen.index((RESULT, 3)) < len(seen) - 10
+    waiting.gate.set()
+    assert peer.message().seq == 1
+
+
+@pytest.mark.parametrize("size", [65_536, 1_000_000, 20 * MEGABYTE])
+def test_large_replies_beside_other_calls_arrive_whole(serve: Serve, size: int) -> None:
+    """Several large ones at a time, in parts, and small ones between; with compression as without."""
+    size -= size % 256
+    thing = Thing()
+    proxy = serve(thing, SERIALIZER="msgpack", MAX_MESSAGE_SIZE=50 * MEGABYTE).proxy()
+    with ThreadPoolExecutor(6) as pool:
+        large = [pool.submit(proxy.large, size) for _ in range(3)]
+        small = [pool.submit(proxy.nap, number) for number in range(30)]
+        assert [call.result(PATIENCE) for call in small] == list(range(30))
+        for call in large:
+            assert call.result(PATIENCE) == thing.large(size)
+
+
+def receive_all(peer: Any, count: int) -> list[tuple[int, int]]:
+    """Types and numbers of messages until so many replies are complete."""
+    seen: list[tuple[int, int]] = []
+    sizes = 0
+    while count:
+        frame = peer.message()
+        seen.append((frame.type, frame.seq))
+        if frame.type == RESULT:
+            count -= 1
+        else:
+            sizes += len(frame.payload)
+            if sizes == 8 * MEGABYTE + 45:  # with the header, and what msgpack says of bytes
+                count -= 1
+    return seen

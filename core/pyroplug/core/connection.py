@@ -590,6 +590,7 @@ class ClientConnection(Exchange):
         self.overlapping = plan.overlapping > 0 and self.owns_stream
         self._limit = plan.overlapping if self.overlapping else 1
         self._on_given_up = plan.given_up
+        self._part_type = plan.parts if self.overlapping else 0
 
     # ----------------------------------------------------------------- the handshake
     def hello(self, hello: Mapping[str, Any], annotations: Mapping[str, bytes], seq: int) -> Mapping[str, Any]:

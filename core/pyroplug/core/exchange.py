@@ -127,6 +127,10 @@ class Exchange:
         """Who wants to send, and finds too many calls under way."""
         self._heard = 0
         self._retired = False
+        self._part_type = 0
+        """The message type of parts of large answers; 0: there are none."""
+        self._parts: dict[int, FrameReader] = {}
+        """What has come of large answers, by number; the reader's."""
         self._on_given_up: Sequence[Callable[[Any, int], None]] = ()
         """Told of the number of each call that its caller gave up, while messages still can be sent."""
 
@@ -464,6 +468,19 @@ class Exchange:
 
     def _hand_out(self, frame: Frame) -> None:
         """Give an answer to whom it belongs."""
+        if frame.type == self._part_type and frame.seq in self._waiters:
+            parts = self._parts.get(frame.seq)
+            if parts is None:
+                parts = self._parts[frame.seq] = FrameReader(self.reader.max_size, self.reader.max_annotations)
+                parts.max_segments = self.reader.max_segments
+            parts.feed(bytes(frame.payload))
+            whole = parts.next_frame()
+            if whole is None:
+                return
+            del self._parts[frame.seq]
+            if whole.seq != frame.seq or parts.partial:
+                raise RemoteProtocolError(f"{self.peer} sent parts of something else with sequence {frame.seq}")
+            frame = whole
         waiter = self._waiters.get(frame.seq)
         if waiter is None or waiter.kind != frame.type:
             numbers = [number for number in tuple(self._waiters) if number >= 0]

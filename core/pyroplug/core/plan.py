@@ -119,6 +119,8 @@ class Steps(Record):
     overlapping: int = 0
     """Both sides: both ends agreed that so many calls of this connection may be in flight together, and that their
     replies come in any order; 0: one call at a time."""
+    parts: int = 0
+    """Both sides: the message type in which large messages travel in parts, so that small ones go between; 0: none."""
     segments: int = 0
     """Both sides: both ends agreed that messages may have so many segments; 0: none."""
     requests: Callable[[Codec], Callable[..., bytes] | None] | None = None
@@ -193,6 +195,8 @@ class Plan(Record):
     format_traceback: Callable[[BaseException], list[str]] | None = None
     overlapping: int = 0
     """How many calls may be in flight together; 0: one call at a time."""
+    parts: int = 0
+    """The message type of parts of large messages; 0: there are none."""
     segments: int = 0
     """How many segments a message may have."""
     requests: Mapping[int, Callable[..., bytes]] = _NOTHING
@@ -236,6 +240,7 @@ class Plan(Record):
             on_error=tuple(s.on_error for s in steps if s.on_error),
             format_traceback=formatters[0] if formatters else None,
             overlapping=max((step.overlapping for step in steps), default=0),
+            parts=max((step.parts for step in steps), default=0),
             segments=max((step.segments for step in steps), default=0),
             requests={} if whole else _writers((s.requests for s in steps), codecs),
             replies={} if whole else _writers((s.replies for s in steps), codecs),

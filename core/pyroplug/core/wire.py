@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Union
 
 from .errors import LocalProtocolError, MessageTooLargeError, RemoteProtocolError, SerializeError
@@ -49,6 +49,7 @@ __all__ = [
     "encode",
     "encode_annotations",
     "head",
+    "in_parts",
     "marshalled_text",
     "message_size",
     "names_of",
@@ -100,6 +101,8 @@ _new_tuple = tuple.__new__
 
 IN_PLACE = 64 * 1024
 """From this size on (bytes) a body is received into a buffer of its own, and sent without joining."""
+PART_SIZE = 64 * 1024
+"""What a part of a large message carries at most (bytes)."""
 _FIRST_STEP = 1024 * 1024
 """A body's buffer starts with at most this (bytes) and doubles: memory follows what came, not what was announced."""
 
@@ -293,6 +296,22 @@ def _agreed(own: frozenset[str], told: bytes) -> frozenset[str]:
 def message_size(message: Message) -> int:
     """The number of bytes of a message."""
     return len(message) if isinstance(message, bytes) else sum(len(part) for part in message)
+
+
+def in_parts(message: tuple[Buffer, ...], kind: int) -> Iterator[tuple[bytes, memoryview]]:
+    """A message cut into messages of type ``kind``, each as header and payload.
+
+    They have the number of the whole, which is what their payloads (of PART_SIZE bytes at most) make one after the other.
+    """
+    seq = _unpack_header(message[0])[5]
+    for piece in message:
+        view = memoryview(piece)
+        for begin in range(0, len(view), PART_SIZE):
+            payload = view[begin : begin + PART_SIZE]
+            yield (
+                _pack_header(_TAG, PROTOCOL_VERSION, kind, 0, 0, seq, len(payload), 0, NO_CORRELATION, 0, MAGIC),
+                payload,
+            )
 
 
 class FrameReader:

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeGuard
 
 from pyroplug.core.call import current_call
@@ -23,7 +23,16 @@ from pyroplug.core.dispatch import Request
 from pyroplug.core.errors import CommunicationError
 from pyroplug.core.interfaces import Acceptor, Listener, Stream
 from pyroplug.core.settings import Settings
-from pyroplug.core.wire import CONNECTFAIL, FLAG_ONEWAY, MARSHAL_ID, Message, encode, marshalled_text
+from pyroplug.core.wire import (
+    CONNECTFAIL,
+    FLAG_ONEWAY,
+    MARSHAL_ID,
+    Message,
+    encode,
+    in_parts,
+    marshalled_text,
+    message_size,
+)
 
 __all__ = ["BaseLoop", "Link", "Poller", "Source"]
 
@@ -105,12 +114,14 @@ class Shared:
     Only the owner of the link (who may receive) makes it and takes it away; the rest is done with the lock held.
     """
 
-    __slots__ = ("elsewhere", "held", "interest", "lock", "open")
+    __slots__ = ("elsewhere", "held", "interest", "large", "lock", "open", "waiting")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()  # for all that is sent, and for closing
         self.open = 0  # calls in flight
         self.elsewhere = 0  # those of them that have or need a thread
+        self.large: deque[Iterator[tuple[bytes, memoryview]]] = deque()  # replies that go in parts, in turn
+        self.waiting = 0  # bytes of them
         self.held = False  # not read, because too much is in flight
         self.interest = READ
 
@@ -696,7 +707,7 @@ class BaseLoop:
     def _has_room(self, link: Link, shared: Shared, quarters: int) -> bool:
         """Whether less than so much of what a connection may have in flight is."""
         plan = link.connection.plan
-        waiting = sum(map(len, link.out)) if link.out else 0
+        waiting = shared.waiting + (sum(map(len, link.out)) if link.out else 0)
         # a peer that never reads cannot make us keep more than one largest message would be
         return shared.open * 4 < plan.overlapping * quarters and waiting * 4 <= plan.limits.max_message_size * quarters
 
@@ -705,11 +716,16 @@ class BaseLoop:
         """Send, or go on sending, what goes now; the reason if nothing goes any more."""
         if self._links.get(link.fd) is not link:
             return None  # closed; the descriptor may be another's
-        out = link.out or deque()
+        out, shared = link.out or deque(), link.shared
         if message is not None:
-            out.extend(memoryview(part) for part in ((message,) if isinstance(message, bytes) else message))
+            plan = link.connection.plan
+            if type(message) is tuple and plan.parts and shared is not None and (shared.open or shared.large):
+                shared.large.append(in_parts(message, plan.parts))  # others shall not wait for all of it
+                shared.waiting += message_size(message)
+            else:
+                out.extend(memoryview(part) for part in ((message,) if isinstance(message, bytes) else message))
         try:
-            while out:
+            while out or (shared is not None and self._next_part(shared, out)):
                 sent = link.stream.send(out[0])
                 link.active = True
                 if sent == len(out[0]):
@@ -723,6 +739,19 @@ class BaseLoop:
         else:
             link.out = None
         return None
+
+    @staticmethod
+    def _next_part(shared: Shared, out: deque[memoryview]) -> bool:
+        """Take the next part of one of the large replies, which take turns; False when there is none."""
+        while shared.large:
+            reply = shared.large.popleft()
+            part = next(reply, None)
+            if part is not None:
+                out.extend(map(memoryview, part))
+                shared.waiting -= len(part[1])
+                shared.large.append(reply)
+                return True
+        return False
 
     def _is_over(self, link: Link, shared: Shared) -> bool:
         """Whether nothing is left to be done for a link that is to be closed."""
@@ -882,7 +911,7 @@ class BaseLoop:
         if link.out:
             with contextlib.suppress(OSError):
                 link.stream.settimeout(1.0)
-                while link.out:
+                while link.out or (link.out is not None and link.shared and self._next_part(link.shared, link.out)):
                     part = link.out.popleft()
                     sent = link.stream.send(part)
                     if sent < len(part):
