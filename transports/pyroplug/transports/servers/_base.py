@@ -747,7 +747,7 @@ class BaseLoop:
             reply = shared.large.popleft()
             part = next(reply, None)
             if part is not None:
-                out.extend(map(memoryview, part))
+                out.extend(memoryview(piece) for piece in part)
                 shared.waiting -= len(part[1])
                 shared.large.append(reply)
                 return True
@@ -911,11 +911,12 @@ class BaseLoop:
         if link.out:
             with contextlib.suppress(OSError):
                 link.stream.settimeout(1.0)
-                while link.out or (link.out is not None and link.shared and self._next_part(link.shared, link.out)):
-                    part = link.out.popleft()
+                out, shared = link.out, link.shared
+                while out or (shared is not None and self._next_part(shared, out)):
+                    part = out.popleft()
                     sent = link.stream.send(part)
                     if sent < len(part):
-                        link.out.appendleft(part[sent:])
+                        out.appendleft(part[sent:])
 
     def _end_threads(self) -> None:
         """Threads of the loop end here."""
