@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pyroplug.core.tracebacks import excepthook, get_pyro_traceback
     from pyroplug.core.uri import URI
     from pyroplug.plugins.aio.daemon import AsyncDaemon
+    from pyroplug.plugins.aio.proxy import AsyncProxy
     from pyroplug.plugins.batch import BatchProxy, batch
     from pyroplug.plugins.blob import SerializedBlob
     from pyroplug.plugins.callback import callback
@@ -75,6 +76,7 @@ __all__ = [
     "DAEMON_NAME",
     "URI",
     "AsyncDaemon",
+    "AsyncProxy",
     "BatchProxy",
     "BroadcastServer",
     "Call",
@@ -156,6 +158,7 @@ _HOMES: Mapping[str, str] = {
     for module, names in {
         "pyroplug.core.call": "Call",
         "pyroplug.plugins.aio.daemon": "AsyncDaemon",
+        "pyroplug.plugins.aio.proxy": "AsyncProxy",
         "pyroplug.core.client": "Proxy",
         "pyroplug.core.daemon": "DAEMON_NAME Daemon serve",
         "pyroplug.core.errors": "CircularCallError CommunicationError ConfigError ConnectionClosedError ConnectionRefusedByPeer "

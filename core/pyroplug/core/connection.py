@@ -551,6 +551,8 @@ class ClientConnection(Exchange):
     """
 
     side = "client"
+    blocking = True
+    """Whether a call stops the thread that makes it."""
 
     def __init__(
         self, stream: Stream, plan: Plan, serializer_id: int, settings: Settings, *, owns_stream: bool = True
@@ -736,6 +738,11 @@ class ClientConnection(Exchange):
 
     def send_call(self, call: Call, raw: bool = False) -> Any:
         """Make a call that plugins have something to do with; ``raw`` returns the reply's frame, not its value."""
+        self.prepare(call)
+        return self._exchange(call.payload, call.flags, call.serializer_id, call.method, call, raw)
+
+    def prepare(self, call: Call) -> None:
+        """Have the plugins do what they have to do with a call, and encode it."""
         plan = self.plan
         for step in plan.before_send:
             step(call)
@@ -749,7 +756,8 @@ class ClientConnection(Exchange):
             if changed is not None:
                 call.payload = changed
                 call.flags |= payload_filter.flag
-        return self._exchange(call.payload, call.flags, call.serializer_id, call.method, call, raw)
+        if call.correlation is not NO_CORRELATION:
+            call.flags |= FLAG_CORR_ID
 
     def _exchange(
         self,
@@ -768,8 +776,6 @@ class ClientConnection(Exchange):
         if call is not None:
             annotations, correlation = call.annotations, call.correlation
             expires, waiter = call.expires, call.waiter
-            if correlation is not NO_CORRELATION:
-                flags |= FLAG_CORR_ID
         if flags & FLAG_ONEWAY:
             self.post(INVOKE, serializer_id, flags, payload, annotations, correlation)
             return None
@@ -784,6 +790,10 @@ class ClientConnection(Exchange):
             expires=expires,
             waiter=waiter,
         )
+        return self.complete(frame, serializer_id, method, call, raw)
+
+    def complete(self, frame: Frame, serializer_id: int, method: str, call: Call | None, raw: bool = False) -> Any:
+        """What an answer means to the caller: its value, or the exception that it carries."""
         if call is not None or frame.annotations:
             call = self._took(frame, call, method)
         if raw:

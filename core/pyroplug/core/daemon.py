@@ -398,9 +398,10 @@ class Daemon:
     def _wait_for_loop(self) -> None:
         """Wait for the end of the loop that another thread turns, but together no longer than calls have time to end."""
         now = time.monotonic()
-        if self._patience_ends is None:
-            self._patience_ends = now + self.kernel.settings.SHUTDOWN_TIMEOUT + 1
-        self._loop_ended.wait(max(0.0, self._patience_ends - now))
+        ends = self._patience_ends
+        if ends is None:
+            self._patience_ends = ends = now + self.kernel.settings.SHUTDOWN_TIMEOUT + 1
+        self._loop_ended.wait(max(0.0, ends - now))
 
     def _check_open(self) -> None:
         if self._closed:

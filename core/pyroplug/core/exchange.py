@@ -155,6 +155,10 @@ class Exchange:
         """Hang up; calls under way fail."""
         self._break(ConnectionClosedError(f"connection with {self.peer} was closed by this side"))
 
+    def forsaken(self) -> None:
+        """Its owner was collected, so nobody is in the middle of a call.  Takes no lock: this may run anywhere."""
+        self.stream.close()
+
     def retire(self) -> None:
         """Take no further calls, and hang up when the last one that is under way has ended."""
         self._retired = True

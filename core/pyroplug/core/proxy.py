@@ -230,6 +230,8 @@ class ProxyBase:
 
     _pyroOwnClass: ClassVar[type | None] = None
     """The class a proxy was made of, once it has the methods of its remote interface."""
+    _pyroConnectionClass: ClassVar[type[ClientConnection]] = ClientConnection
+    """What its connections are."""
     # on the class: what holds for an object whose __init__ did not get that far
     _pyroConnection: ClientConnection | None = None
     _pyroMethods: Set[str] = frozenset()
@@ -418,7 +420,7 @@ class ProxyBase:
             handshake = True
         try:
             serializer = kernel.serializer_id(self._pyroSerializer or settings.SERIALIZER)
-            connection = ClientConnection(
+            connection = self._pyroConnectionClass(
                 stream, kernel.client_plan(), serializer, settings, owns_stream=self._pyroGivenSocket is None
             )
             connection.owner = weakref.ref(self)
@@ -680,7 +682,7 @@ class ProxyBase:
         # no lock and no look-up that could reach the network: this may run anywhere, at any time
         connection = self.__dict__.get("_pyroConnection")
         if connection is not None:
-            connection.stream.close()  # (nobody can be in the middle of a call)
+            connection.forsaken()
 
     # ----------------------------------------------------------------- copies
     def __copy__(self) -> Any:

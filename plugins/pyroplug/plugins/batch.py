@@ -10,7 +10,7 @@ Results that are iterators cannot travel in a batch; that is an error in their p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, cast
 
 from pyroplug.core.call import Call
@@ -75,8 +75,7 @@ class BatchProxy:
         """
         if oneway and asynchronous:
             raise PyroError("a batch cannot be oneway and asynchronous: nothing comes back from a oneway call")
-        calls = self._calls[:]
-        del self._calls[: len(calls)]
+        calls = self._take()
         if not asynchronous:
             return _make(self._proxy, calls, oneway)
         try:
@@ -84,6 +83,16 @@ class BatchProxy:
         except AttributeError as exc:
             raise PluginError(f"an asynchronous batch needs the plugin 'futures': {exc}", "futures") from None
         return later(lambda proxy: _make(proxy, calls, False))
+
+    async def _pyroInTask(self, invoke: Callable[..., Awaitable[Any]], oneway: bool = False) -> Iterator[Any] | None:
+        """The same for a program that awaits its calls, which ``invoke`` makes."""
+        results = await invoke(METHOD, self._take(), {}, FLAG_BATCH | FLAG_ONEWAY if oneway else FLAG_BATCH)
+        return None if oneway else _checked(results)
+
+    def _take(self) -> list[Triple]:
+        calls = self._calls[:]
+        del self._calls[: len(calls)]
+        return calls
 
     def __len__(self) -> int:
         """The number of calls that were collected."""
@@ -118,6 +127,10 @@ def _make(proxy: ProxyBase, calls: list[Triple], oneway: bool) -> Any:
     results = proxy._pyroInvoke(METHOD, calls, {}, flags)
     if oneway or isinstance(results, Frame):  # a frame: _pyroRawWireResponse
         return results
+    return _checked(results)
+
+
+def _checked(results: Any) -> Iterator[Any]:
     if not isinstance(results, (list, tuple)):
         raise RemoteProtocolError(f"the reply to a batch must be a list, not {type(results).__name__}")
     return _results(cast("Iterable[Any]", results))

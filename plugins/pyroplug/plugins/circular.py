@@ -233,5 +233,5 @@ def pyro_validate_welcome(connection: ClientConnection, welcome: Mapping[str, An
 def pyro_bind(connection: Any) -> Steps | None:
     """Calls that are made while another is served are looked at; what is told is kept."""
     if connection.side == "client":
-        return _CLIENT
+        return _CLIENT if connection.blocking else None  # a task that awaits holds nobody up
     return _SERVER if EXTENSION in connection.extensions else None

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyroplug.core.call import Call
 from pyroplug.core.connection import ClientConnection, Lost
@@ -20,7 +20,10 @@ from pyroplug.core.wire import FLAG_EXCEPTION, FLAG_ONEWAY, INVOKE, Frame
 
 from .chunks import ALONE, CHUNK_TIME, CHUNKS, END, END_WITH_VALUE, PLACEHOLDER, STREAM_ID, TERMINATED, unpack
 
-__all__ = ["RemoteIterator", "receive_stream"]
+if TYPE_CHECKING:
+    from .aio import AsyncRemoteIterator, Connect
+
+__all__ = ["RemoteIterator", "list_of_dropped", "receive_stream"]
 
 log = logging.getLogger("pyroplug.streaming")
 
@@ -108,7 +111,7 @@ class RemoteIterator(Iterator[Any]):
                 proxy._pyroBind()
                 connection = proxy._pyroConnection
                 assert connection is not None
-                _list_of_dropped(connection)
+                list_of_dropped(connection)
                 if not connection.overlapping:
                     self._fetch_from(connection)
                     return None
@@ -139,8 +142,11 @@ class RemoteIterator(Iterator[Any]):
         return frame
 
     def _fetch_item(self, connection: ClientConnection) -> None:
+        self._take_item(connection, self._ask(connection, "get_next_stream_item"))
+
+    def _take_item(self, connection: ClientConnection, frame: Frame) -> None:
         # decoded under the name of a method that may end an iteration
-        item = connection.value(self._ask(connection, "get_next_stream_item"), "__next__")
+        item = connection.value(frame, "__next__")
         self._codec = None
         self._items.append(item)
         self._position += 1
@@ -149,12 +155,16 @@ class RemoteIterator(Iterator[Any]):
         asked = time.monotonic()
         count = self._useful(asked)
         frame = self._ask(connection, "get_stream_chunk", self._position, count, CHUNK_TIME)
+        if not self._take_chunk(connection, frame, asked, count):
+            self._fetch_item(connection)
+
+    def _take_chunk(self, connection: ClientConnection, frame: Frame, asked: float, count: int) -> bool:
+        """Take the items of a reply; False when there are none, because the next one has to be asked for by itself."""
         if frame.flags & FLAG_EXCEPTION:
             connection.value(frame)
         bodies, state = unpack(connection.inflated(frame))
         if state == ALONE:
-            self._fetch_item(connection)
-            return
+            return False
         codec = self._codec = connection.codec
         if state == END_WITH_VALUE:
             self._end(codec.loads(bodies.pop()))
@@ -167,6 +177,7 @@ class RemoteIterator(Iterator[Any]):
             self._count = min(count * GROWTH, connection.settings.ITER_STREAM_CHUNK)
         else:
             self._count = max(1, len(bodies))
+        return True
 
     def _useful(self, now: float) -> int:
         """How many items this side will use soon; more would be old when it comes to them."""
@@ -248,6 +259,12 @@ class RemoteIterator(Iterator[Any]):
             if dropped is not None:
                 dropped.append(self.streamId)
 
+    def _pyroInTask(self, connect: Connect) -> AsyncRemoteIterator:
+        """The same for a program that awaits its calls."""
+        from .aio import AsyncRemoteIterator
+
+        return AsyncRemoteIterator(self, connect)
+
     def __del__(self) -> None:
         if not self._closed:
             self._forget()
@@ -266,7 +283,7 @@ _DROPPED = StashKey["deque[str]"]()
 """The ids of streams that the server is to be told to forget."""
 
 
-def _list_of_dropped(connection: ClientConnection) -> deque[str]:
+def list_of_dropped(connection: ClientConnection) -> deque[str]:
     """The connection's list of them; without any stream it costs the calls nothing."""
     dropped = connection.stash.get(_DROPPED, None)
     if dropped is None:
@@ -311,5 +328,5 @@ def receive_stream(call: Call, placeholder: Any) -> RemoteIterator:
     if proxy is None:
         raise ProtocolError(f"{PLACEHOLDER}, and there is no proxy to fetch its items")
     with proxy._pyroLock:
-        _list_of_dropped(call.connection)
+        list_of_dropped(call.connection)
     return RemoteIterator(proxy, bytes(stream_id).decode("ascii", "replace"))
