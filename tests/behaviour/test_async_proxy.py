@@ -23,6 +23,7 @@ from pyroplug.api import (
     SerializeError,
     TimeoutError,
     current_context,
+    deadline,
     expose,
     oneway,
 )
@@ -48,6 +49,13 @@ class Thing:
         self.entered.release()
         assert self.gate.wait(PATIENCE)
         return value
+
+    async def forever(self) -> None:
+        self.entered.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
 
     async def later(self, value: Any) -> Any:
         await asyncio.sleep(0.001)
@@ -271,6 +279,38 @@ def test_a_cancelled_call_costs_only_itself(serve_threads: Serve) -> None:
             assert await other == "seen"
             assert [await proxy.echo(number) for number in range(20)] == list(range(20))
             assert proxy._pyroConnection is connection
+
+    run(main)
+
+
+def test_cancelling_reaches_the_server(serve_at: Serve) -> None:
+    thing = Thing()
+    served = serve_at(thing)
+
+    async def main() -> None:
+        async with proxy_of(served) as proxy:
+            task = asyncio.create_task(proxy.forever()._make())
+            await asyncio.to_thread(thing.entered.acquire, timeout=PATIENCE)
+            task.cancel()
+            assert await asyncio.to_thread(thing.closed.wait, PATIENCE)
+            assert await proxy.echo(1) == 1
+
+    run(main)
+
+
+def test_a_deadline_holds_for_all_calls_together(serve_at: Serve) -> None:
+    thing = Thing()
+    served = serve_at(thing)
+
+    async def main() -> None:
+        async with proxy_of(served) as proxy:
+            await proxy.echo(0)
+            with deadline(0.1):
+                await proxy.echo(1)
+                with pytest.raises(TimeoutError):
+                    await proxy.forever()
+            assert await asyncio.to_thread(thing.closed.wait, PATIENCE)
+            assert await proxy.echo(1) == 1
 
     run(main)
 

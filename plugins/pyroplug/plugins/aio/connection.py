@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from typing import Any
 
@@ -173,6 +174,7 @@ class AsyncConnection(ClientConnection):
         serializer_id = self.serializer_id
         annotations: Any = None
         correlation = NO_CORRELATION
+        expires: float | None = None
         call: Call | None = None
         if self._plain and not (len(args) == 1 and type(args[0]) in self._arguments) and not self._probed():
             payload = self._dumps_call(object_id, method, args, kwargs)
@@ -181,7 +183,7 @@ class AsyncConnection(ClientConnection):
             call.object_id, call.method, call.args, call.kwargs = object_id, method, args, kwargs
             self.prepare(call)
             payload, flags, serializer_id = call.payload, call.flags, call.serializer_id
-            annotations, correlation = call.annotations, call.correlation
+            annotations, correlation, expires = call.annotations, call.correlation, call.expires
         if flags & FLAG_ONEWAY:
             self.post(INVOKE, serializer_id, flags, payload, annotations, correlation)
             return None
@@ -189,27 +191,32 @@ class AsyncConnection(ClientConnection):
             self._may_send()
             number = self._number()
             message = encode(INVOKE, serializer_id, flags, number, payload, annotations, correlation, self._max_size)
-            frame = await self._answer(number, message)
+            frame = await self._answer(number, message, expires)
         return self.complete(frame, serializer_id, method, call, raw)
 
     def _probed(self) -> bool:
         return any(probe() is not None for probe in self._probes)
 
-    async def _answer(self, number: int, message: Message) -> Frame:
+    async def _answer(self, number: int, message: Message, expires: float | None) -> Frame:
         loop = self._loop
         if loop is None:
             raise LocalProtocolError("this connection belongs to no event loop")
         waiter = self._waiters[number] = FutureWaiter(RESULT, loop.create_future())
+        waiter.number = number
+        seconds = self.timeout
+        if expires is not None:
+            left = max(0.0, expires - time.monotonic())
+            seconds = left if seconds is None else min(seconds, left)
         heard = self._heard
         timer: asyncio.TimerHandle | None = None
         try:
             self._send(message)
-            if self.timeout is not None:
-                timer = loop.call_later(self.timeout, waiter.wake)
+            if seconds is not None:
+                timer = loop.call_later(seconds, waiter.wake)
             await waiter.future
         except BaseException:
             # the task was cancelled.  The number is not used again before its answer has come, which nobody gets
-            waiter.wanted = False
+            self._forget(waiter)
             if not self.overlapping:
                 self._break(CommunicationError(f"the call to {self.peer} was cancelled"))
             raise
@@ -217,7 +224,7 @@ class AsyncConnection(ClientConnection):
             if timer is not None:
                 timer.cancel()
         if waiter.error is None and waiter.frame is None:
-            waiter.wanted = False
+            self._forget(waiter)
             error = TimeoutError(f"receiving: timeout, {self.peer} did not answer in time")
             if not self.overlapping:
                 self._break(error)
@@ -231,6 +238,19 @@ class AsyncConnection(ClientConnection):
             assert waiter.error is not None
             raise Lost(waiter.error)
         return waiter.frame
+
+    def _forget(self, waiter: FutureWaiter) -> None:
+        if self.failure is None and waiter.frame is None:
+            self._tell_given_up(waiter.number)
+        waiter.wanted = False
+
+    def note(self, kind: int, serializer_id: int, number: int) -> bool:
+        """Send a small message about another one, whose number it has; False if it does not go."""
+        try:
+            self._send(encode(kind, serializer_id, 0, number, b""))
+        except Lost:
+            return False
+        return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
