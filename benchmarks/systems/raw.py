@@ -15,7 +15,7 @@ from . import Client, Echo, Ready, Spec, Traffic
 
 SPECS = [
     Spec("raw-msgpack", "raw", {"serializer": "msgpack"}, note="the limit"),
-    Spec("raw-bytes", "raw", rows=("bytes-1mb",), note="the limit for bytes"),
+    Spec("raw-bytes", "raw", rows=("bytes-1mb", "bytes-64mb"), note="the limit for bytes"),
 ]
 
 _LENGTH = struct.Struct("!I")

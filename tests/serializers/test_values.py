@@ -386,3 +386,33 @@ def test_msgpack_says_why_a_dict_with_such_a_key_cannot_arrive(value: object) ->
     codec = bind(msgpack)
     with pytest.raises(SerializeError, match=r"a tuple arrives as a list, .* or the serializer serpent"):
         codec.loads(codec.dumps(value))
+
+
+LONG = "x#()[]{},:" * 20_000
+"""What the reader cuts out of a text before it looks at the rest."""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        LONG,
+        [LONG, "it's", 1],
+        {"a'b": LONG, LONG: ('"', "")},
+        [LONG + "\n", "\\"],
+        [LONG, b"bytes \x00", LONG.encode()],
+        ["", LONG, "", LONG],
+        [LONG, "both ' and \""],
+    ],
+)
+def test_serpent_reads_long_texts(value: Any) -> None:
+    codec = bind(serpent)
+    assert codec.loads(codec.dumps(value)) == value
+    assert codec.loads(repr(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["'{}", "'{}' 'x'", "['{}' '{}']", "'{}'x", "'{}' #", "# '{}'", "f'{}'", "['{}',b'\\x00','{}'", "('{}',"]
+)
+def test_serpent_refuses_long_texts_that_are_no_literals(text: str) -> None:
+    with pytest.raises(SerializeError):
+        bind(serpent).loads(text.replace("{}", LONG.replace("#", "-")).encode())
