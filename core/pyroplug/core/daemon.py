@@ -85,6 +85,7 @@ class Daemon:
         self._shutting_down = False
         self._patience_ends: float | None = None
         self._closed = False
+        self._inherited = False
         self._lock = threading.RLock()
         self._listeners: tuple[Listener, ...] = ()
         self.methodcall_error_handler: Callable[..., None] | None = None
@@ -109,6 +110,7 @@ class Daemon:
                 )
             self._add_system_objects()
             self.transportServer = self.kernel.server_factory(servertype).create(self._endpoint, settings)
+            self.kernel.forks.remember(self)
             for listener in self._listeners:
                 self.transportServer.add_listener(listener)
             if connected_socket is not None:
@@ -400,10 +402,27 @@ class Daemon:
         now = time.monotonic()
         ends = self._patience_ends
         if ends is None:
-            self._patience_ends = ends = now + self.kernel.settings.SHUTDOWN_TIMEOUT + 1
+            ends = self._patience_ends = now + self.kernel.settings.SHUTDOWN_TIMEOUT + 1
         self._loop_ended.wait(max(0.0, ends - now))
 
+    def _pyroForked(self) -> None:
+        """In a forked child: a daemon that served stays with the parent, one that did not may serve here."""
+        self._lock = threading.RLock()
+        served = not self._loop_ended.is_set()
+        self._loop_ended = threading.Event()
+        self._loop_ended.set()
+        self._loop_thread = None
+        self._inherited = self._closed = self._closed or served
+        forked = getattr(self.transportServer, "forked", None)
+        if forked is not None:
+            forked(served)
+        if served:
+            for listener in self._listeners:
+                listener.close()
+
     def _check_open(self) -> None:
+        if self._inherited:
+            raise PyroError("this daemon serves in the process that was forked; make a new one here")
         if self._closed:
             raise PyroError("this daemon was closed; make a new one")
 

@@ -159,6 +159,19 @@ class Exchange:
         """Its owner was collected, so nobody is in the middle of a call.  Takes no lock: this may run anywhere."""
         self.stream.close()
 
+    def forked(self) -> None:
+        """In a forked child: forget it, without a byte to the other side, which goes on with the parent."""
+        self._turn = threading.RLock()
+        self._sending = threading.RLock()
+        self._waiters = {}
+        self._queue.clear()
+        self._short = FREE
+        self._sends = False
+        self.failure = ConnectionClosedError(f"the connection with {self.peer} belongs to the process that was forked")
+        self._block()
+        if self.stream.sock is not None:  # what has no socket may have locks, which another thread held
+            self.stream.close()
+
     def retire(self) -> None:
         """Take no further calls, and hang up when the last one that is under way has ended."""
         self._retired = True

@@ -277,6 +277,9 @@ class ServerLoop(Protocol):
 
     A loop that runs calls of several clients at a time has ``concurrent = True``.  One that does not may have a method
     ``held()``: the acceptors for which nobody does anything until the calling thread goes on.
+
+    In a forked child ``forked(served)`` is called, if there is such a method: the descriptors are shared with the parent, and
+    the threads are not there.  ``served`` tells whether it ran; then it must let go of everything without a word.
     """
 
     def add_listener(self, listener: Listener) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommunicationError, ConfigError, PluginConflict, PluginError, SerializeError, URIError
+from .forks import Forks
 from .hookspecs import Hooks, wrap_stream
 from .interfaces import Codec, Publisher, Serializer, ServerLoopFactory, Stream, Transport
 from .members import Members, compute_members
@@ -128,6 +129,9 @@ class Kernel:
     ) -> None:
         environ = os.environ if environ is None else environ
         self._lock = threading.RLock()
+        self.forks = Forks()
+        """Who is told in forked children."""
+        self.forks.remember(self)
         self.stash = Stash()
         self.metadata_source: tuple[str, str] | None = None
         """Object id and method that tell the members of an object; a plugin sets it in ``pyro_configure``."""
@@ -171,6 +175,9 @@ class Kernel:
         self.hooks.configure(self)
         self.policies = tuple(self.hooks.client_policies(self))
         self._extended_at, self.extensions = self.settings.version, self.hooks.extensions(self)
+
+    def _pyroForked(self) -> None:
+        self._lock = threading.RLock()
 
     # ----------------------------------------------------------------- plugins
     def _load_plugins(

@@ -18,6 +18,7 @@ from .uri import CONNECTED_SOCKET, URI
 from .wire import FLAG_ONEWAY
 
 if TYPE_CHECKING:
+    from .forks import Forks
     from .interfaces import Stream
     from .plan import Plan
 
@@ -98,6 +99,11 @@ class ProxyAdditions:
 
 class ClientRuntime(Protocol):
     """What a proxy needs of its kernel."""
+
+    @property
+    def forks(self) -> Forks:
+        """Who is told in forked children."""
+        ...
 
     @property
     def additions(self) -> ProxyAdditions:
@@ -410,6 +416,7 @@ class ProxyBase:
     def _pyroConnect(self, replace_uri: bool = False) -> ClientConnection:
         kernel = self._pyroKernel
         settings = kernel.settings
+        kernel.forks.remember(self)
         resolved = self._pyroResolve()
         timeout = self._pyroTimeout
         if self._pyroGivenSocket is not None:
@@ -486,6 +493,16 @@ class ProxyBase:
                     state.update(_pyroConnection=None, _pyroLastSeq=connection.seq)
         if connection is not None:
             connection.retire()
+
+    def _pyroForked(self) -> None:
+        """In a forked child: the connection is the parent's, and whoever holds the lock is not here."""
+        state = self.__dict__
+        state["_pyroLock"] = threading.RLock()
+        connection = state["_pyroConnection"]
+        if connection is not None:
+            state["_pyroConnection"] = None
+            state["_pyroLastSeq"] = connection.seq
+            connection.forked()
 
     def _pyroRelease(self) -> None:
         """Close the connection; the proxy stays usable and connects again when used.

@@ -291,6 +291,12 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self._limit = threads
+        self._begin()
+
+    def _pyroForked(self) -> None:
+        self._begin()  # the threads are the parent's, and so is what waits for them
+
+    def _begin(self) -> None:
         self._jobs: deque[tuple[FutureResult, Callable[[], Any]]] = deque()
         self._later: list[tuple[float, int, FutureResult, Callable[[], Any]]] = []
         self._numbers = itertools.count()
@@ -418,6 +424,7 @@ class _Background:
 
     def __init__(self, kernel: Kernel) -> None:
         self.pool = Pool(kernel.settings.FUTURE_THREADS)
+        kernel.forks.remember(self.pool)
         self.spares: weakref.WeakSet[_Spares] = weakref.WeakSet()
 
 

@@ -906,6 +906,30 @@ class BaseLoop:
         self._poller.close()
         self._waker.close()
 
+    def forked(self, served: bool) -> None:
+        """In a forked child: have our own poller, because the parent's would tell the parent what we ask."""
+        self._lock = threading.RLock()
+        self._requests.clear()
+        self._turning_thread = None
+        self._poller.close()
+        self._waker.close()
+        links = list(self._links.values())
+        if served:
+            self._stop = self._closed = self._poller_closed = True
+            self._links.clear()
+            for link in links:
+                link.connection.state = State.CLOSED
+                if link.stream.sock is not None:
+                    link.stream.close()
+            return
+        self._poller = Poller()
+        self._waker = _Waker()
+        if isinstance(self._poller, SelectorPoller):
+            self._poller.wake = self._waker.wake
+        for source in (self._waker, *self._listeners, *links):
+            source.interest = 0
+            self._poller.set(source, READ)
+
     def _last_words(self, link: Link) -> None:
         """What a finished call still has to send gets a short, blocking chance."""
         if link.out:

@@ -68,6 +68,9 @@ class ThreadLoop(BaseLoop):
         self._pool_size: int = settings.THREADPOOL_SIZE
         self._queue_size: int = settings.CALL_QUEUE_SIZE
         self._min_threads = min(settings.THREADPOOL_SIZE_MIN, self._pool_size) + 2
+        self._have_no_threads()
+
+    def _have_no_threads(self) -> None:
         self._turn_lock = threading.Lock()
         self._roles = threading.Condition(self._turn_lock)  # the same lock; calls use it without the wrapper
         # everything below is changed with _roles held, unless said otherwise
@@ -394,6 +397,11 @@ class ThreadLoop(BaseLoop):
                     self._ask(lambda: self._resume(link))
 
     # ----------------------------------------------------------------- the end
+    def forked(self, served: bool) -> None:
+        """As in BaseLoop; the threads are not here."""
+        self._have_no_threads()
+        super().forked(served)
+
     def _pause(self) -> None:
         """Stop serving, keep the clients."""
         with self._roles:
