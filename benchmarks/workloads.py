@@ -11,6 +11,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,10 @@ MANY = 1000
 """Calls in a batch, and items of a stream."""
 BUSY = 64
 """Clients that are busy at the same time."""
+SHARING = 16
+"""Threads that share one proxy."""
+NAP = 0.05
+"""Seconds that a method takes which waits."""
 TEXT = "0123456789" * 10_000
 """What a blob holds."""
 
@@ -169,6 +174,25 @@ def _blob(connect: Connect, stack: ExitStack) -> Operation:
     return operation
 
 
+def _shared(method: str, value: Any) -> Callable[[Connect, ExitStack], Operation]:
+    """Threads of one program that share one proxy; where its calls wait for each other it shows."""
+
+    def start(connect: Connect, stack: ExitStack) -> Operation:
+        client = connect()
+        stack.callback(client.close)
+        pool = stack.enter_context(ThreadPoolExecutor(SHARING))
+        call = getattr(client.target, method)
+
+        def operation(count: int) -> None:
+            for answer in pool.map(call, itertools.repeat(value, count * SHARING)):
+                if answer != value:
+                    raise AssertionError(f"{method}({value!r}) gave {answer!r}")
+
+        return operation
+
+    return start
+
+
 def _busy(connect: Connect, stack: ExitStack) -> Operation:
     """Many clients at once, each with one call in flight; their side is a loop over sockets, the same for all."""
     client = connect()
@@ -285,6 +309,24 @@ WORKLOADS = {
             units=MANY,
             pin=False,
             server_only=True,
+        ),
+        Workload(
+            "shared-echo",
+            "16 threads on one proxy, echo(42)",
+            _shared("echo", 42),
+            limit="",
+            systems=("pyroplug-thread-msgpack",),
+            units=SHARING,
+            pin=False,
+        ),
+        Workload(
+            "shared-nap",
+            "16 threads on one proxy, a method of 50 ms",
+            _shared("nap", NAP),
+            limit="",
+            systems=("pyroplug-thread-msgpack",),
+            units=SHARING,
+            pin=False,
         ),
         Workload("blob-100kb", "SerializedBlob of 100 KB of text, not decoded", _blob, limit="", systems=BOTH),
         *(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
@@ -87,8 +88,8 @@ class Traffic:
 class Client:
     """A connection, with what only some systems have.
 
-    The targets of these also have ``fire`` (oneway), ``fired`` (how many of them were run), ``numbers`` (a generator)
-    and ``info`` (takes a blob).
+    The targets of these also have ``fire`` (oneway), ``fired`` (how many of them were run), ``nap`` (sleeps), ``numbers``
+    (a generator) and ``info`` (takes a blob).
     """
 
     target: Target
@@ -119,6 +120,11 @@ class Served:
     def fired(self) -> int:
         """How many calls of ``fire`` there were."""
         return self._fired
+
+    def nap(self, seconds: float) -> float:
+        """Wait, as for a device or a database."""
+        time.sleep(seconds)
+        return seconds
 
     def numbers(self, count: int) -> Iterator[int]:
         """A generator."""

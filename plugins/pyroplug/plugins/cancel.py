@@ -66,12 +66,13 @@ _TOKEN = StashKey[Cancelled]()
 
 
 def _token(call: Any) -> Cancelled:
-    token: Cancelled | None = call.stash.get(_TOKEN, None)
-    if token is None:
-        made = Cancelled()
-        token = call.stash.setdefault(_TOKEN, made)
-        if token is made:
-            call.when_stopped(made._event.set)
+    known: Cancelled | None = call.stash.get(_TOKEN, None)
+    if known is not None:
+        return known
+    made = Cancelled()
+    token: Cancelled = call.stash.setdefault(_TOKEN, made)
+    if token is made:
+        call.when_stopped(made._event.set)
     return token
 
 
