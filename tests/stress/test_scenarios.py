@@ -1570,7 +1570,7 @@ def test_scenario_55_hooks_that_fail_or_are_slow_lose_no_reply() -> None:
 
 
 def test_scenario_56_cancelling_at_every_moment() -> None:
-    """With ``FutureResult.cancel()``, which never stops what has begun; cancelling over the wire comes later."""
+    """With ``FutureResult.cancel()``; what else may come over the wire is tried in tests/plugins/test_cancel.py."""
     with serving(FUTURE_THREADS=1) as (served, thing):
         later = asyncproxy(served.proxy())
         running = later.slow("running")
@@ -1583,12 +1583,15 @@ def test_scenario_56_cancelling_at_every_moment() -> None:
         with pytest.raises(FutureCancelled):
             queued.result(PATIENCE)
         assert [type(error) for error in heard] == [FutureCancelled]
-        assert running.cancel() is False  # it has begun
-        assert running.cancel() is False
-        thing.gate.set()
-        assert running.result(PATIENCE) == "running"
-        assert running.cancel() is False  # it is over
-        assert running.value == "running"
+        assert running.cancel() is True  # it has begun: the server is told, and nobody waits any more
+        assert running.cancel() is True
+        with pytest.raises(FutureCancelled):
+            running.result(PATIENCE)
+        thing.gate.set()  # the method did not ask whether it was cancelled, and goes on
+        over = later.echo("over")
+        assert over.result(PATIENCE) == "over"
+        assert over.cancel() is False  # it is over
+        assert over.value == "over"
         assert later.echo("next").value == "next"
         assert thing.seen == []
         with later:
