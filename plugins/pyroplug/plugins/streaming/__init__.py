@@ -34,11 +34,12 @@ from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.wire import FLAG_ITEMSTREAM
 
-from .chunks import CHUNKS, STREAM_ID
+from .chunks import CHUNK_BYTES, CHUNKS, STREAM_ID
 from .client import RemoteIterator, receive_stream
 from .server import STREAMS, StreamMethods, Streams, forget_stream, open_stream, session_of
+from .stream import Item, Stream
 
-__all__ = ["PLUGIN", "STREAMS", "RemoteIterator", "Streams"]
+__all__ = ["CHUNK_BYTES", "PLUGIN", "STREAMS", "Item", "RemoteIterator", "Stream", "Streams", "open_stream"]
 
 # oneway: clients close the streams that they have dropped with oneway calls
 PLUGIN = PluginInfo("streaming", "iterators and generators as results", requires=("oneway",))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 from pyroplug.core.call import Call, current_call
+from pyroplug.core.dispatch import Request
 from pyroplug.core.errors import OverloadError, ProtocolError, PyroError
 from pyroplug.core.members import expose
 from pyroplug.core.stash import StashKey
@@ -16,7 +17,7 @@ from pyroplug.core.wire import FLAG_EXCEPTION, FLAG_ITEMSTREAM
 
 from .ahead import Ahead
 from .chunks import CHUNK_TIME, PLACEHOLDER, STREAM_ID, TERMINATED
-from .stream import Stream, sendable
+from .stream import Stream
 
 __all__ = ["STREAMS", "Session", "StreamMethods", "Streams", "forget_stream", "open_stream", "session_of"]
 
@@ -58,12 +59,11 @@ class Streams:
         daemon = self._daemon()
         return self._ahead if daemon is not None and getattr(daemon.transportServer, "concurrent", False) else None
 
-    def open(self, session: Session, iterator: Iterator[Any]) -> Stream:
-        """Keep an iterator.
+    def open(self, session: Session, stream: Stream) -> Stream:
+        """Keep a stream.
 
         :raises OverloadError: the session has too many
         """
-        stream = Stream(iterator, time.monotonic())
         with self._lock:
             if len(session.streams) < self._settings.MAX_STREAMS and not self._closed:
                 self._streams[stream.id] = stream
@@ -103,7 +103,14 @@ class Streams:
             return True
         return stream.lingers_until is not None and now >= stream.lingers_until
 
-    def finish(self, stream: Stream) -> None:
+    def settle(self, stream: Stream) -> None:
+        """After each answer: forget a stream that is over."""
+        if stream.over:
+            self.drop(stream.id)
+        elif stream.finished:
+            self._finish(stream)
+
+    def _finish(self, stream: Stream) -> None:
         """Keep a stream whose end has been sent as long as the client may have lost that on the way."""
         linger = self._settings.ITER_STREAM_LINGER
         if linger <= 0:
@@ -182,16 +189,9 @@ class StreamMethods:
         :raises PyroError: there is no such stream (any more)
         """
         call = _served()
-        stream = self._wanted(call, streamId)
-        try:
-            return stream.next_item()
-        except StopIteration as exc:
-            raise sendable(exc, call.plan.codecs[call.serializer_id]) from None
-        finally:
-            if stream.over:
-                self._streams.drop(streamId)
+        return self._wanted(call, streamId).answer_item(call, self._streams)
 
-    def get_stream_chunk(self, streamId: str, position: int, max_items: int, max_time: float) -> None:
+    def get_stream_chunk(self, streamId: str, position: int, max_items: int, max_time: float) -> Any:
         """The next items, in a form of their own (extension "chunks").
 
         :param position: how many items have come so far; what came after that is sent once more
@@ -202,13 +202,7 @@ class StreamMethods:
         stream = self._wanted(call, streamId)
         count = max(1, min(int(max_items), streams._settings.ITER_STREAM_CHUNK))
         seconds = min(max(0.0, float(max_time)), CHUNK_TIME)
-        try:
-            call.reply_payload = stream.next_chunk(call, int(position), count, seconds, streams.ahead)
-        finally:
-            if stream.over:
-                streams.drop(streamId)
-            elif stream.finished:
-                streams.finish(stream)
+        return stream.answer_chunk(call, streams, int(position), count, seconds)
 
     def close_stream(self, streamId: str) -> None:
         """Forget a stream."""
@@ -222,21 +216,24 @@ class StreamMethods:
         return stream
 
 
-def _served() -> Call:
+def _served() -> Request:
     call = current_call.get()
-    if call is None:
+    if not isinstance(call, Request):
         raise PyroError("item streams are for remote calls")
     return call
 
 
-def open_stream(call: Call, result: Iterator[Any]) -> Any:
-    """Results adapter: keep the iterator, answer with the id of its stream."""
+def open_stream(call: Call, result: Any, make: Callable[[Any, float], Stream] = Stream) -> Any:
+    """Results adapter: keep the iterator, answer with the id of its stream.
+
+    :param make: the kind of stream; gets the iterator and the time (``time.monotonic()`` seconds)
+    """
     if not call.wants_reply:
         return None
     connection = call.connection
     streams: Streams = connection.endpoint.daemon.stash[STREAMS]
     if connection.settings.ITER_STREAMING:
-        stream = streams.open(session_of(connection), result)
+        stream = streams.open(session_of(connection), make(result, time.monotonic()))
         stream.source = call.object_id
         call.stash[_OPENED] = stream
         call.annotate(STREAM_ID, stream.id.encode("ascii"))

@@ -19,7 +19,9 @@ from .ahead import Ahead
 from .chunks import ALONE, CHUNK_BYTES, END, END_WITH_VALUE, MORE, OVERHEAD, PER_ITEM, TERMINATED, pack
 
 if TYPE_CHECKING:
-    from .server import Session
+    from pyroplug.core.dispatch import Request
+
+    from .server import Session, Streams
 
 __all__ = ["Item", "Stream", "sendable"]
 
@@ -40,6 +42,18 @@ class Item(NamedTuple):
     """why it cannot travel"""
     alone: bool = False
     """It needs a reply of its own, as an iterator does."""
+
+    @classmethod
+    def made(cls, call: Call, value: Any) -> Item:
+        """An item for who makes this call."""
+        plan = call.plan
+        try:
+            if plan.results is not None and plan.results[type(value)] is not None:
+                return cls(value, alone=True)
+            codec = plan.codecs[call.serializer_id]
+            return cls(value, codec, codec.dumps(value))
+        except Exception as exc:  # converters are code of the program
+            return cls(value, error=exc)
 
 
 class Stream:
@@ -72,6 +86,26 @@ class Stream:
         self._ending: BaseException | None = None
         """how the iterator has ended: StopIteration, or its error"""
 
+    # ------------------------------------------------------------------------- answering
+    def answer_item(self, call: Request, streams: Streams) -> Any:
+        """One item, or something that will answer the call with it.
+
+        :raises StopIteration: there are no more
+        """
+        try:
+            return self.next_item()
+        except StopIteration as exc:
+            raise sendable(exc, call.plan.codecs[call.serializer_id]) from None
+        finally:
+            streams.settle(self)
+
+    def answer_chunk(self, call: Request, streams: Streams, position: int, count: int, seconds: float) -> Any:
+        """Make a chunk the payload of the reply; or return something that will answer the call with it."""
+        try:
+            call.reply_payload = self.next_chunk(call, position, count, seconds, streams.ahead)
+        finally:
+            streams.settle(self)
+
     # ------------------------------------------------------------------------- fetching
     def next_item(self) -> Any:
         """One item, made now (for peers that know no chunks).
@@ -80,15 +114,9 @@ class Stream:
         """
         with self._change:
             self._wait()
-            self._position += len(self._sent) + 1
-            self._sent.clear()
-            if self._ready:
-                item = self._ready.popleft()
-                if item.error is not None:
-                    raise item.error
-                return item.value
-            if self._iterator is None:
-                raise self._outcome()
+            if self._ready or self._iterator is None:
+                return self._take_item()
+            self._pass_item()
             self._running = True
         try:
             return next(self._iterator)
@@ -151,8 +179,6 @@ class Stream:
     def _produce(self, call: Call, count: int, seconds: float) -> None:
         """Make items until there are enough, or they are large enough, or it took long enough."""
         iterator, ready = self._iterator, self._ready
-        codec, adapters = call.plan.codecs[call.serializer_id], call.plan.results
-        dumps = codec.dumps
         deadline = time.monotonic() + seconds
         size = 0
         while iterator is not None and len(ready) < count and size < CHUNK_BYTES and not self._doomed:
@@ -161,14 +187,8 @@ class Stream:
             except BaseException as exc:  # code of the program
                 self._ended(exc)
                 return
-            try:
-                if adapters is not None and adapters[type(value)] is not None:
-                    item = Item(value, alone=True)
-                else:
-                    item = Item(value, codec, dumps(value))
-                    size += len(item.data)
-            except Exception as exc:  # converters are code of the program
-                item = Item(value, error=exc)
+            item = Item.made(call, value)
+            size += len(item.data)
             with self._change:
                 ready.append(item)
                 self._change.notify_all()
@@ -185,6 +205,24 @@ class Stream:
         """How the iterator has ended, to be told once; the stream is over then."""
         self._doomed = True
         return self._ending or PyroError(TERMINATED)
+
+    def _pass_item(self) -> None:
+        """One more item is sent that is not kept, and what came before it has arrived."""
+        self._position += len(self._sent) + 1
+        self._sent.clear()
+
+    def _take_item(self) -> Any:
+        """The item to send by itself; called with ``_change`` held.
+
+        :raises StopIteration: there are no more
+        """
+        if not self._ready:
+            raise self._outcome()
+        self._pass_item()
+        item = self._ready.popleft()
+        if item.error is not None:
+            raise item.error
+        return item.value
 
     def _acknowledge(self, position: int) -> None:
         if position == self._position + len(self._sent):
