@@ -19,13 +19,13 @@ def work(number: int) -> int:
 
 
 with Proxy(sys.argv[1]) as counter:
-    # no owner to claim, no copy for each thread: calls wait for each other on the one connection
+    # no owner to claim, no copy for each thread: the calls are under way together on the one connection
     with ThreadPoolExecutor(THREADS) as pool:
         wrong = sum(pool.map(work, range(THREADS)))
     print("wrong answers:", wrong)
     print("calls counted:", counter.add(0))
 
-    # a copy has a connection of its own: calls of the two can run at the same time
+    # a copy has a connection of its own, and so a session of its own
     with counter.__copy__() as other:
         print("the copy counts too:", other.add(1))
     counter.stop()

@@ -236,6 +236,13 @@ PAIRS = [
         "next call: 42",
         "timeout of this kernel's proxies: 2.0",
     )),
+    Example("deadlines", (
+        "without haste: it shines",
+        "the server knows the time: True",
+        "not in time",
+        "the server stopped: True",
+        "cancelled: True",
+    )),
     Example("unixdomainsock", (
         "scheme: u host: None",
         "the socket file: s",
