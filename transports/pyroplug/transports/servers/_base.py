@@ -140,29 +140,49 @@ def _name(call: Any) -> str:
 
 
 class EpollPoller:
-    """Linux: the system's poller, used without a layer between (half the cost of ``selectors``)."""
+    """Linux: the system's poller, used without a layer between (half the cost of ``selectors``).
+
+    Descriptors are closed behind its back (a method may close the stream of its client), and are then given to others:
+    a source has its descriptor until it is forgotten or another one is added with it.  All methods but :meth:`poll` may
+    be called from any thread.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._lock = threading.Lock()
         self.sources: dict[int, Source] = {}
-        """What is polled, by descriptor."""
+        """Who has which descriptor."""
+
+    def add(self, source: Source, interest: int) -> None:
+        """Poll a source that is new here for READ, WRITE, or both; whoever had its descriptor has lost it."""
+        with self._lock:
+            self.sources[source.fd] = source
+            source.interest = 0
+            self._apply(source, interest)
 
     def set(self, source: Source, interest: int) -> None:
-        """Poll the source for READ, WRITE, both, or (0) not at all.  From any thread."""
+        """Poll the source for READ, WRITE, both, or (0) not at all; nothing, if it has its descriptor no more."""
+        with self._lock:
+            if self.sources.get(source.fd) is source:
+                self._apply(source, interest)
+
+    def forget(self, source: Source) -> None:
+        """Poll the source no more."""
+        with self._lock:
+            if self.sources.get(source.fd) is source:
+                self._apply(source, 0)
+                del self.sources[source.fd]
+
+    def _apply(self, source: Source, interest: int) -> None:
         mask = (select.EPOLLIN if interest & READ else 0) | (select.EPOLLOUT if interest & WRITE else 0)
-        if source.interest and self.sources.get(source.fd) is not source:
-            source.interest = 0  # closed behind our back, and its descriptor has gone to another
-            return
         # an error here means that the descriptor was closed meanwhile: the kernel has forgotten it already
         with contextlib.suppress(OSError, ValueError):
             if not interest:
                 if source.interest:
-                    self.sources.pop(source.fd, None)
                     self._epoll.unregister(source.fd)
             elif source.interest:
                 self._epoll.modify(source.fd, mask)
             else:
-                self.sources[source.fd] = source
                 self._epoll.register(source.fd, mask)
         source.interest = interest
 
@@ -183,42 +203,63 @@ class EpollPoller:
 
 
 class SelectorPoller:
-    """Everywhere else: what :mod:`selectors` finds, made safe for changes from other threads."""
+    """Everywhere else: what :mod:`selectors` finds, made safe for changes from other threads.
+
+    As EpollPoller; while another thread polls, changes take effect when that is woken or returns.
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self.sources: dict[int, Source] = {}
-        self._changes: deque[tuple[Source, int]] = deque()
+        self._changes: deque[tuple[Callable[[Source, int], None], Source, int]] = deque()
         self._turning = False
         self.wake: Callable[[], None] = lambda: None
         """How to end a poll that another thread is in."""
 
+    def add(self, source: Source, interest: int) -> None:
+        """As in EpollPoller."""
+        self._change(self._add, source, interest)
+
     def set(self, source: Source, interest: int) -> None:
-        """As in EpollPoller; while another thread polls, it takes effect when that is woken or returns."""
+        """As in EpollPoller."""
+        self._change(self._set, source, interest)
+
+    def forget(self, source: Source) -> None:
+        """As in EpollPoller."""
+        self._change(self._forget, source, 0)
+
+    def _change(self, change: Callable[[Source, int], None], source: Source, interest: int) -> None:
         with self._lock:
             if self._turning:
-                self._changes.append((source, interest))
+                self._changes.append((change, source, interest))
                 self.wake()
             else:
-                self._apply(source, interest)
+                change(source, interest)
 
-    def _apply(self, source: Source, interest: int) -> None:
-        mask = (selectors.EVENT_READ if interest & READ else 0) | (selectors.EVENT_WRITE if interest & WRITE else 0)
-        if source.interest and self.sources.get(source.fd) is not source:
-            source.interest = 0  # as in EpollPoller
+    def _add(self, source: Source, interest: int) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            self._selector.unregister(source.fd)  # of whoever was closed behind our back
+        self.sources[source.fd] = source
+        source.interest = 0
+        self._set(source, interest)
+
+    def _forget(self, source: Source, interest: int) -> None:
+        if self.sources.get(source.fd) is source:
+            self._set(source, interest)
+            del self.sources[source.fd]
+
+    def _set(self, source: Source, interest: int) -> None:
+        if self.sources.get(source.fd) is not source:
             return
+        mask = (selectors.EVENT_READ if interest & READ else 0) | (selectors.EVENT_WRITE if interest & WRITE else 0)
         with contextlib.suppress(OSError, ValueError, KeyError):
             if not interest:
                 if source.interest:
-                    self.sources.pop(source.fd, None)
                     self._selector.unregister(source.fd)
             elif source.interest:
                 self._selector.modify(source.fd, mask, source)
             else:
-                if source.fd in self.sources:
-                    self._selector.unregister(source.fd)  # closed behind our back
-                self.sources[source.fd] = source
                 self._selector.register(source.fd, mask, source)
         source.interest = interest
 
@@ -232,7 +273,8 @@ class SelectorPoller:
             with self._lock:
                 self._turning = False
                 while self._changes:
-                    self._apply(*self._changes.popleft())
+                    change, source, interest = self._changes.popleft()
+                    change(source, interest)
         return [
             (key.fd, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
             for key, mask in ready
@@ -283,7 +325,7 @@ class BaseLoop:
         self._settings = settings
         self._poller = Poller()
         self._waker = _Waker()
-        self._poller.set(self._waker, READ)
+        self._poller.add(self._waker, READ)
         self._view = memoryview(bytearray(RECEIVE_SIZE))
         self._links: dict[int, Link] = {}
         self._greeting: deque[Link] = deque()  # in the order of their handshake deadlines
@@ -312,7 +354,7 @@ class BaseLoop:
 
     def _adopt_listener(self, source: ListenerSource) -> None:
         self._listeners.append(source)
-        self._poller.set(source, READ)
+        self._poller.add(source, READ)
 
     def add_stream(self, stream: Stream) -> None:
         """Serve a stream that is connected already."""
@@ -336,18 +378,18 @@ class BaseLoop:
             if type(other) is not type(self):
                 raise TypeError("combine works for daemons with the same server loop only")
             for source in other._listeners:
-                other._poller.set(source, 0)
+                other._poller.forget(source)
                 self._adopt_listener(source)
             for link in list(other._links.values()):
-                other._poller.set(link, 0)
+                other._poller.forget(link)
                 self._links[link.fd] = link
-                self._poller.set(link, READ)
+                self._poller.add(link, READ)
             other._listeners = []
             self._others.append(other)
             other._host = self
         else:
             for sock in other.sockets:
-                self._poller.set(ForeignSource(sock, other.events), READ)
+                self._poller.add(ForeignSource(sock, other.events), READ)
         self._waker.wake()
 
     # ----------------------------------------------------------------- turning
@@ -443,10 +485,14 @@ class BaseLoop:
             stream.close()
             return
         connection.carrier = connection.hang_up = link = Link(stream, connection, self)
-        self._links[link.fd] = link
+        with self._lock:
+            before = self._links.get(link.fd)
+            self._links[link.fd] = link
+        if before is not None and not before.busy:  # (otherwise whoever works for it will notice)
+            self._close(before, CommunicationError("its stream was closed by the server"))
         if connection.deadline is not None:
             self._greeting.append(link)
-        self._poller.set(link, READ)
+        self._poller.add(link, READ)
 
     def _turn_away(self, stream: Stream, reason: str) -> None:
         log.warning("%s: turned away: %s", stream.peer, reason)
@@ -766,15 +812,16 @@ class BaseLoop:
 
     # ----------------------------------------------------------------- clients go
     def _close(self, link: Link, error: BaseException | None) -> None:
-        if self._links.get(link.fd) is link:
-            del self._links[link.fd]
+        with self._lock:
+            if self._links.get(link.fd) is link:
+                del self._links[link.fd]
         shared = link.shared
         if shared is None:
-            self._poller.set(link, 0)
+            self._poller.forget(link)
             link.out = None
         else:
             with shared.lock:
-                self._poller.set(link, 0)
+                self._poller.forget(link)
                 link.out = None
                 link.stream.close()  # while nobody sends: the descriptor may be somebody else's at once
         link.connection.closed(error)
@@ -898,7 +945,7 @@ class BaseLoop:
         self._drain()
         self._end_threads()
         for source in self._listeners:
-            self._poller.set(source, 0)
+            self._poller.forget(source)
         for link in list(self._links.values()):
             self._last_words(link)
             self._close(link, None)

@@ -321,13 +321,15 @@ class ThreadLoop(BaseLoop):
             return
         # what is told of the end may be slow code of the program: the standby has an eye on it
         epoch = self._epoch
-        self._current = _Ending()
+        self._current = ending = _Ending()
         try:
             super()._close(link, error)
         finally:
             with self._turn_lock:
                 if self._epoch == epoch:
                     self._current = None
+                else:
+                    self._running_calls.discard(ending)
 
     def _wait_for_worker(self, link: Link, task: Task) -> Task | None:
         """Queue a task (None), or say what is to be run in place: the task after all, or its refusal."""
