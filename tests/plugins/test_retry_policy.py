@@ -16,12 +16,14 @@ from pyroplug.core.errors import (
     CommunicationError,
     ConnectionClosedError,
     ConnectionRefusedByPeer,
+    OverloadError,
     ProtocolError,
     SerializeError,
     TimeoutError,
 )
-from pyroplug.plugins.retry import BUDGET_PERIOD, POLICY, Budget, IdempotentPolicy
+from pyroplug.plugins.retry import BUDGET_PERIOD, POLICY, Budget, IdempotentPolicy, advice
 from pyroplug.testing.kernels import LOOPS, PATIENCE, Served, make_kernel
+from pyroplug.testing.transports import in_thread
 
 pytestmark = pytest.mark.needs("retry")
 
@@ -304,3 +306,77 @@ def test_without_the_plugin_nothing_is_repeated() -> None:
         with pytest.raises(ConnectionClosedError):
             it.proxy.read()
         assert it.proxy.read() == 2
+
+
+# --------------------------------------------------------------------------- a server that is overloaded
+class Busy:
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        self.echoes = 0
+
+    @expose
+    def wait(self) -> str:
+        self.entered.set()
+        self.gate.wait(PATIENCE)
+        return "over"
+
+    @expose
+    def echo(self, value: Any) -> Any:
+        self.echoes += 1
+        return value
+
+    @expose
+    @idempotent
+    def read(self, value: Any) -> Any:
+        return self.echo(value)
+
+    @expose
+    def pass_on(self) -> None:
+        self.echoes += 1
+        error = OverloadError("another server was overloaded", 0.01)
+        error.refused = True  # as it came from there
+        raise error
+
+
+def test_a_call_that_an_overloaded_server_refused_is_made_again() -> None:
+    """Where calls are repeated at all: it was not executed."""
+    busy = Busy()
+    settings = {"THREADPOOL_SIZE": 1, "THREADPOOL_SIZE_MIN": 1, "CALL_QUEUE_SIZE": 0, "RETRY_IDEMPOTENT": 100}
+    with Served("tcp4", "thread", settings=settings) as served:
+        served.publish(busy)
+        first, plain, patient, reader = [served.proxy() for _ in range(4)]
+        for proxy in (first, plain, patient, reader):
+            proxy.echo(0)
+        before = busy.echoes
+        running = in_thread(first.wait)
+        assert busy.entered.wait(PATIENCE)
+        with pytest.raises(OverloadError) as caught:
+            plain.echo(1)
+        assert caught.value.refused
+        patient._pyroMaxRetries = 100
+        calls = [in_thread(patient.echo, 2), in_thread(reader.read, 3)]
+        threading.Timer(0.05, busy.gate.set).start()
+        assert [call.result(PATIENCE) for call in calls] == [2, 3]
+        assert running.result(PATIENCE) == "over"
+        assert busy.echoes == before + 2
+
+
+def test_what_a_method_passes_on_is_not_repeated() -> None:
+    """The method has begun; that it met an overloaded server says nothing about its own call."""
+    busy = Busy()
+    with Served("tcp4", "thread") as served:
+        served.publish(busy)
+        proxy = served.proxy()
+        proxy._pyroMaxRetries = 5
+        with pytest.raises(OverloadError) as caught:
+            proxy.pass_on()
+        assert not caught.value.refused
+        assert busy.echoes == 1
+
+
+@pytest.mark.parametrize("nonsense", ["soon", None, -1.0, float("nan")])
+def test_advice_that_makes_no_sense_is_none(nonsense: Any) -> None:
+    assert advice(OverloadError("full", nonsense), 0.5, 5.0) == 0.0
+    assert advice(OverloadError("full", 1e9), 0.5, 5.0) == 5.0
+    assert advice(OverloadError("full", 1.0), 0.5, 5.0) == 1.25

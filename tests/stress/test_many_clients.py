@@ -37,6 +37,8 @@ def descriptors() -> Iterator[int]:
 
 
 def connected(uri: URI, message: bytes, stack: contextlib.ExitStack) -> socket.socket:
+    assert uri.host is not None
+    assert uri.port is not None
     sock = stack.enter_context(socket.create_connection((uri.host, uri.port), PATIENCE))
     sock.sendall(message)
     return sock

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from .call import Call, current_call
-from .errors import DaemonError, MessageTooLargeError, PyroError, SerializeError
+from .errors import DaemonError, MessageTooLargeError, OverloadError, PyroError, SerializeError
 from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, IN_PLACE, NO_CORRELATION, RESULT, Message, encode
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Request(Call):
     """
 
     quick = False
+    _refusal: PyroError | None = None
 
     # ----------------------------------------------------------------- for server loops
     def run(self) -> Message | Later | None:
@@ -113,6 +114,7 @@ class Request(Call):
                 self._apply_flags()  # tells whether a reply is wanted
             except Exception:
                 log.exception("a refused request could not be looked at")
+        self._refusal = error
         return self._failed(error)
 
     def on_answer(self, deliver: Callable[[Message | None], None]) -> None:
@@ -290,6 +292,8 @@ class Request(Call):
         """The reply for an exception; whatever else goes wrong, there is one."""
         plan = self.plan
         self.error = exc
+        if isinstance(exc, OverloadError):
+            exc.refused = exc is self._refusal
         self.reply_flags = 0
         self.reply_annotations = None  # what a method said about its result does not hold for a failure
         self.reply_payload = None

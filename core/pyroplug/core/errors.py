@@ -114,7 +114,13 @@ class DaemonError(PyroError):
 
 
 class OverloadError(DaemonError):
-    """The server has too many calls running and waiting; try again after ``retry_after`` seconds."""
+    """The server has too many calls running and waiting; try again after ``retry_after`` seconds.
+
+    ``refused`` is true when the server did not run this very call; otherwise the error may come from a method, which may
+    have called others that were overloaded.
+    """
+
+    refused = False
 
     def __init__(self, message: str = "", retry_after: float = 0.0) -> None:
         super().__init__(message)

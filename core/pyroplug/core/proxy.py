@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .connection import ClientConnection, Lost
-from .errors import CommunicationError, ConnectionClosedError, PyroError, SerializeError
+from .errors import CommunicationError, ConnectionClosedError, OverloadError, PyroError, SerializeError
 from .members import is_private
 from .uri import CONNECTED_SOCKET, URI
 from .wire import FLAG_ONEWAY
@@ -352,7 +352,7 @@ class ProxyBase:
         attempt = 0
         while True:
             connection: ClientConnection | None = state["_pyroConnection"]
-            error: CommunicationError
+            error: CommunicationError | OverloadError
             try:
                 if connection is None or not connection.overlapping:
                     with state["_pyroLock"]:
@@ -378,6 +378,10 @@ class ProxyBase:
                 if connection is not None:
                     raise  # the server's answer, or a mistake in the arguments
                 error = exc  # connecting failed
+            except OverloadError as exc:
+                if not exc.refused:
+                    raise
+                error = exc
             except BaseException:
                 if connection is not None and connection.gone:
                     self._pyroDrop(connection)

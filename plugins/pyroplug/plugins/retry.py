@@ -4,7 +4,8 @@ Nobody can know whether a call that was lost was executed.  So nothing is repeat
 may be: MAX_RETRIES (or ``proxy._pyroMaxRetries``) repeats any call that many times, at once; ``@idempotent`` on the
 server's methods, or their names in ``proxy._pyroIdempotent``, has just these repeated, RETRY_IDEMPOTENT times, with
 pauses that grow and differ from client to client, and within a budget for the whole program, so that a server that
-comes back is not knocked down again by everybody's retries.
+comes back is not knocked down again by everybody's retries.  A call that an overloaded server refused was not executed;
+where calls are repeated it is made again too, after the pause that the server advises.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from pyroplug.core.errors import CommunicationError, ConnectionClosedError, TimeoutError
+from pyroplug.core.errors import CommunicationError, ConnectionClosedError, OverloadError, TimeoutError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel
 from pyroplug.core.members import Members
@@ -23,7 +24,7 @@ from pyroplug.core.proxy import ProxyBase
 from pyroplug.core.settings import Schema, Setting, Settings
 from pyroplug.core.stash import StashKey
 
-__all__ = ["PLUGIN", "POLICY", "Budget", "IdempotentPolicy", "again", "idempotent"]
+__all__ = ["PLUGIN", "POLICY", "Budget", "IdempotentPolicy", "advice", "again", "idempotent"]
 
 PLUGIN = PluginInfo("retry", "calls are repeated when the connection broke or timed out")
 
@@ -91,11 +92,12 @@ class IdempotentPolicy:
         self.budget = Budget(settings.RETRY_BUDGET)
 
     def __call__(self, proxy: ProxyBase, method: str, error: Exception, attempt: int) -> bool:
-        if attempt > self._settings.RETRY_IDEMPOTENT or not _unanswered(error) or not _may_repeat(proxy, method):
+        wanted = _refused(error) or _unanswered(error)
+        if attempt > self._settings.RETRY_IDEMPOTENT or not wanted or not _may_repeat(proxy, method):
             return False
         if not self.budget.take():
             return False
-        self.sleep(self.pause(attempt))
+        self.sleep(max(self.pause(attempt), advice(error, self.random(), self._settings.RETRY_BACKOFF_MAX)))
         return True
 
     def pause(self, attempt: int) -> float:
@@ -118,9 +120,27 @@ def _may_repeat(proxy: ProxyBase, method: str) -> bool:
     return method in proxy._pyroIdempotent or method in proxy._pyroNotes.get(_NOTE, ())
 
 
+def _refused(error: Exception) -> bool:
+    """Whether the server says that it has not run the call."""
+    return isinstance(error, OverloadError) and error.refused
+
+
+def advice(error: Exception, chance: float, longest: float) -> float:
+    """How long the server that refused a call wants to be left alone (seconds), and up to a half more."""
+    seconds = getattr(error, "retry_after", 0.0)
+    if not isinstance(seconds, (int, float)) or not seconds > 0:
+        return 0.0  # no such error, or a peer's nonsense
+    return min(longest, seconds * (1 + chance / 2))
+
+
 def again(proxy: ProxyBase, method: str, error: Exception, attempt: int) -> bool:
-    """The policy of MAX_RETRIES: whether any call is to be made once more, at once."""
-    return isinstance(error, (ConnectionClosedError, TimeoutError)) and attempt <= proxy._pyroMaxRetries
+    """The policy of MAX_RETRIES: whether any call is to be made once more, at once, or when the server advises it."""
+    lost = isinstance(error, (ConnectionClosedError, TimeoutError))
+    if not (lost or _refused(error)) or attempt > proxy._pyroMaxRetries:
+        return False
+    if not lost:
+        time.sleep(advice(error, _random(), proxy._pyroKernel.settings.RETRY_BACKOFF_MAX))
+    return True
 
 
 @hookimpl
