@@ -16,6 +16,8 @@ from pyroplug.plugins.ping import ping
 from pyroplug.testing.kernels import PATIENCE, Serve, make_kernel
 from testkit.timeouts import scaled
 
+pytestmark = pytest.mark.needs("mux")
+
 
 @expose
 class Thing:

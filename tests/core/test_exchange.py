@@ -330,13 +330,12 @@ def test_calls_above_the_limit_wait_for_a_place(pool: ThreadPoolExecutor) -> Non
     with connected(limit=2) as (connection, server):
         calls = [begin(pool, connection, server, number) for number in range(2)]
         third = pool.submit(call, connection, 2)
-        connection.settimeout(SHORT)
+        payload = server.codec.dumps_call("thing", "echo", ("in vain",), {})
         with pytest.raises(Lost) as caught:
-            call(connection, "in vain")
+            connection.ask(INVOKE, MSGPACK, 0, payload, answer=RESULT, expires=time.monotonic() + SHORT)
         assert "2 are under way" in str(caught.value.error)
         assert not caught.value.sent
         assert isinstance(caught.value.error, TimeoutError)
-        connection.settimeout(None)
         future, frame = calls[0]
         server.answer(frame, 0)
         assert future.result(PATIENCE) == 0

@@ -164,7 +164,7 @@ class Meddling:
 
 @pytest.mark.parametrize("value", [1, "x" * 100_000], ids=["short way", "long way"])
 @pytest.mark.parametrize("operation", ["send", "recv_into"])
-@pytest.mark.parametrize("mux", [True, False])
+@pytest.mark.parametrize("mux", [pytest.param(True, marks=pytest.mark.needs("mux")), False])
 def test_a_call_within_a_call_of_the_same_thread_is_refused(mux: bool, operation: str, value: Any) -> None:
     """A finalizer or signal handler that uses the proxy while its own thread sends, or reads."""
     with Served() as served:

@@ -19,6 +19,8 @@ from pyroplug.plugins.futures import FutureCancelled
 from pyroplug.testing.kernels import LOOPS, PATIENCE, Served, make_kernel
 from testkit.timeouts import scaled
 
+pytestmark = pytest.mark.needs("cancel", "mux")
+
 SHORT = 0.1
 
 

@@ -14,6 +14,8 @@ from pyroplug.plugins.deadline import ANNOTATION
 from pyroplug.testing.kernels import PATIENCE, Served, make_kernel
 from testkit.timeouts import scaled
 
+pytestmark = pytest.mark.needs("deadline")
+
 
 @expose
 class Thing:
@@ -62,6 +64,7 @@ def test_without_a_deadline_there_is_none(thing: Any) -> None:
     assert served.proxy().left() is None
 
 
+@pytest.mark.needs("mux")  # one proxy in all calls of a chain
 def test_what_is_left_goes_with_the_call_and_those_it_causes(thing: Any) -> None:
     _, served = thing
     proxy = served.proxy()
@@ -112,6 +115,7 @@ def test_a_block_has_one_deadline_for_all_its_calls(thing: Any) -> None:
     assert proxy.left() is None
 
 
+@pytest.mark.needs("mux")
 def test_a_nested_call_ends_with_its_cause(thing: Any) -> None:
     """The innermost call of three is the one that is slow; all of them end."""
     _, served = thing

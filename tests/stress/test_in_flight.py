@@ -11,7 +11,7 @@ import pytest
 from pyroplug.api import expose
 from pyroplug.testing.kernels import PATIENCE, Served
 
-pytestmark = pytest.mark.stress
+pytestmark = [pytest.mark.stress, pytest.mark.needs("mux")]
 
 THREADS, CALLS = 50, 2000
 

@@ -1569,6 +1569,7 @@ def test_scenario_55_hooks_that_fail_or_are_slow_lose_no_reply() -> None:
         assert proxy._pyroConnection is connection
 
 
+@pytest.mark.needs("cancel", "mux")
 def test_scenario_56_cancelling_at_every_moment() -> None:
     """With ``FutureResult.cancel()``; what else may come over the wire is tried in tests/plugins/test_cancel.py."""
     with serving(FUTURE_THREADS=1) as (served, thing):
