@@ -974,8 +974,7 @@ class BaseLoop:
         if isinstance(self._poller, SelectorPoller):
             self._poller.wake = self._waker.wake
         for source in (self._waker, *self._listeners, *links):
-            source.interest = 0
-            self._poller.set(source, READ)
+            self._poller.add(source, READ)
 
     def _last_words(self, link: Link) -> None:
         """What a finished call still has to send gets a short, blocking chance."""
