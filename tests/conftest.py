@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator, Iterator
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,17 @@ def pytest_runtest_makereport(
     if report.when == "call" and not report.passed:
         item.stash[FAILED] = True
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """What a test leaves in context variables (``current_context.annotations = ...``) goes with it."""
+    function = pyfuncitem.obj
+    pyfuncitem.obj = partial(copy_context().run, function)
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = function
 
 
 @pytest.fixture(autouse=True)

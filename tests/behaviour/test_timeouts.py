@@ -319,11 +319,14 @@ def test_retries(serve_at: Serve) -> None:
 def test_a_timeout_is_tried_again(serve_threads: Serve) -> None:
     thing = Thing()
     proxy = serve_threads(thing, MAX_RETRIES=2).proxy()
+    proxy._pyroBind()
     proxy._pyroTimeout = SHORT
     with pytest.raises(TimeoutError):
         proxy.slow()
-    assert thing.calls == 3
+    for _ in range(3):
+        assert thing.entered.acquire(timeout=PATIENCE)  # a server that is slow starts them when nobody waits any more
     thing.gate.set()
+    assert thing.calls == 3
 
 
 @pytest.mark.parametrize("mux", [pytest.param(True, marks=pytest.mark.needs("mux")), False])
