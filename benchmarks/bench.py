@@ -11,8 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # started as a file, and yet part of a package
 
-from benchmarks import charts, report  # noqa: E402
+from benchmarks import charts, goals, report  # noqa: E402
 from benchmarks.measure import Plan, Row, run  # noqa: E402
+from benchmarks.probes import PROBES, Findings, take  # noqa: E402
 from benchmarks.systems import all_specs  # noqa: E402
 from benchmarks.workloads import WORKLOADS  # noqa: E402
 
@@ -21,8 +22,10 @@ DOCS = ROOT / "docs" / "benchmarks.md"
 CHARTS = ROOT / "docs" / "benchmarks"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
-FULL = Plan(rounds=15, slice_seconds=0.25)
-QUICK = Plan(rounds=5, slice_seconds=0.08)
+FULL = Plan(rounds=11, slice_seconds=0.2)
+QUICK = Plan(rounds=3, slice_seconds=0.04)
+LONG = ("bytes-64mb", *(key for key in WORKLOADS if key.startswith("ns-")))
+"""Workloads that a quick run leaves out: one operation, or getting ready for it, takes long."""
 
 
 def main() -> int:
@@ -30,7 +33,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short slices, few rounds: under two minutes")
     parser.add_argument("--rounds", type=int, help="slices for each system")
     parser.add_argument("--slice", type=float, metavar="SECONDS", help="length of a slice")
-    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only this one (may be repeated)")
+    parser.add_argument(
+        "--workload", action="append", choices=[*WORKLOADS, *PROBES], help="only this one (may be repeated)"
+    )
     parser.add_argument("--system", action="append", metavar="TEXT", help="only systems with this in their names")
     parser.add_argument(
         "--compare",
@@ -52,19 +57,21 @@ def main() -> int:
             [spec, *(spec.at(tree, Path(tree).name) for tree in options.compare)] if spec.module == "ours" else [spec]
         )
     ]
-    workloads = [w for key, w in WORKLOADS.items() if not options.workload or key in options.workload]
+    wanted = options.workload or [key for key in [*WORKLOADS, *PROBES] if not (options.quick and key in LONG)]
     begin = time.monotonic()
-    rows = run(specs, workloads, plan)
-    print(report.as_text(rows))
+    rows = run(specs, [workload for key, workload in WORKLOADS.items() if key in wanted], plan)
+    found = take([probe for key, probe in PROBES.items() if key in wanted], specs, options.quick)
+    print(report.as_text(rows, found))
     print(f"\n{plan.rounds} rounds of {plan.slice_seconds:g} s each; {time.monotonic() - begin:.0f} s in all")
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report.as_json(rows, plan), indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(report.as_json(rows, found, plan), indent=1) + "\n", encoding="utf-8")
     if options.write_docs:
-        write_docs(rows, plan)
-    return 1 if any(name.startswith("pyroplug") for row in rows for name in row.failures) else 0
+        write_docs(rows, found, plan)
+    failures = [name for row in rows for name in row.failures] + [name for part in found for name in part.failures]
+    return 1 if any(name.startswith("pyroplug") for name in failures) else 0
 
 
-def write_docs(rows: list[Row], plan: Plan) -> None:
+def write_docs(rows: list[Row], found: list[Findings], plan: Plan) -> None:
     """Replace the part of the document that holds the results, and draw the charts."""
     text = DOCS.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN, 1)
@@ -75,9 +82,16 @@ def write_docs(rows: list[Row], plan: Plan) -> None:
         f"Measured on {machine['date']} with Python {machine['python']} on {machine['system']}; {versions}; "
         f"{plan.rounds} rounds of {plan.slice_seconds:g} s."
     )
-    pictures = {key: path.relative_to(DOCS.parent).as_posix() for key, path in charts.draw(rows, CHARTS).items()}
-    tables = report.as_markdown(rows, pictures)
-    DOCS.write_text(f"{before}{BEGIN}\n\n{about}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
+    drawn = charts.draw(rows, CHARTS) | charts.draw_probes(found, CHARTS)
+    pictures = {key: path.relative_to(DOCS.parent).as_posix() for key, path in drawn.items()}
+    parts = (
+        about,
+        "### Goals",
+        goals.as_markdown(json.loads(RESULTS.read_text(encoding="utf-8"))),
+        report.as_markdown(rows, pictures),
+        report.probes_as_markdown(found, pictures),
+    )
+    DOCS.write_text(before + "\n\n".join((BEGIN, *filter(None, parts), END)) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from benchmarks.processes import Pair, WorkerError, socket_folder, the_cpu
 from benchmarks.systems import Spec, adapter
 from benchmarks.workloads import Workload
 
-__all__ = ["Plan", "Result", "Row", "run"]
+__all__ = ["Plan", "Result", "Row", "Say", "present", "quiet", "run"]
 
 Say = Callable[[str], None]
 
@@ -81,11 +81,12 @@ class Row:
         return two.best / one.best if one and two and bool(one.cpu) == bool(two.cpu) else None
 
 
-def _quiet(text: str) -> None:
+def quiet(text: str) -> None:
+    """Say it beside the results."""
     print(text, file=sys.stderr, flush=True)
 
 
-def present(specs: Iterable[Spec], say: Say = _quiet) -> list[Spec]:
+def present(specs: Iterable[Spec], say: Say = quiet) -> list[Spec]:
     """Those that can be measured here; what is missing is said."""
     found: list[Spec] = []
     reasons: dict[str, str | None] = {}
@@ -99,7 +100,7 @@ def present(specs: Iterable[Spec], say: Say = _quiet) -> list[Spec]:
     return found
 
 
-def run(specs: Iterable[Spec], workloads: Iterable[Workload], plan: Plan, say: Say = _quiet) -> list[Row]:
+def run(specs: Iterable[Spec], workloads: Iterable[Workload], plan: Plan, say: Say = quiet) -> list[Row]:
     """Measure everything; systems that fail are told of and left out of that row."""
     workloads = list(workloads)
     cpu = the_cpu()
@@ -121,7 +122,12 @@ def run(specs: Iterable[Spec], workloads: Iterable[Workload], plan: Plan, say: S
             _rounds(row, able, plan, say)
             for pair in able:
                 if pair.spec.name in row.results:
-                    pair.stop(workload.key)
+                    try:
+                        pair.stop(workload.key)
+                    except WorkerError as exc:
+                        # what it did was measured; the next workload gets new processes
+                        say(f"FAILED: {workload.key}: {exc}")
+                        pairs.pop((pair.spec.name, workload.pin)).end()
     return rows
 
 

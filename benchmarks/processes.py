@@ -37,7 +37,7 @@ def the_cpu() -> int | None:
 class Worker:
     """One process and the lines it says."""
 
-    def __init__(self, role: str, spec: Spec, extra: object, cpu: int | None) -> None:
+    def __init__(self, role: str, spec: Spec, extra: object, cpu: int | None, prefix: tuple[str, ...] = ()) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYRO_")}
         tree = Path(spec.tree).resolve() if spec.tree else None
         paths = [str(ROOT), *([str(tree / portion) for portion in PORTIONS] if tree else [])]
@@ -46,7 +46,7 @@ class Worker:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._line = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", role, json.dumps(asdict(spec)), json.dumps(extra)],
+            [*prefix, sys.executable, "-m", "benchmarks.worker", role, json.dumps(asdict(spec)), json.dumps(extra)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -103,10 +103,25 @@ class Worker:
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else f"exit status {self._process.returncode}, and not a word"
 
+    @property
+    def pid(self) -> int:
+        """The process, or what was to start it."""
+        return self._process.pid
+
+    def finish(self) -> None:
+        """Let it end by itself."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(START_TIMEOUT)
+        except subprocess.TimeoutExpired as exc:
+            raise WorkerError(f"{self._name} does not end") from exc
+
     def end(self) -> None:
         """Kill it."""
-        self._process.kill()
-        self._process.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
                 stream.close()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.measure import Plan, Row
+from benchmarks.probes import Findings
 
-__all__ = ["as_json", "as_markdown", "as_text"]
+__all__ = ["as_json", "as_markdown", "as_text", "probes_as_markdown"]
 
 HEAD = ("system", "per s", "us each", "CPU us", "spread", "x limit", "x Pyro5")
 
@@ -36,22 +37,52 @@ def _cells(row: Row, name: str) -> tuple[str, ...]:
     )
 
 
-def as_text(rows: Iterable[Row]) -> str:
+def as_text(rows: Iterable[Row], found: Iterable[Findings] = ()) -> str:
     """Tables for a terminal."""
     lines = []
     for row in rows:
-        table = [HEAD, *(_cells(row, name) for name in row.results)]
-        widths = [max(len(line[column]) for line in table) for column in range(len(HEAD))]
         limit = row.workload.limit
         lines += ["", row.workload.title + (f"  (limit: {limit})" if limit else "")]
-        for line in table:
-            first, *rest = (
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            lines.append("  ".join([first, *rest]).rstrip())
+        lines += _aligned([HEAD, *(_cells(row, name) for name in row.results)])
         lines += [f"{name}: not measured: {reason}" for name, reason in row.failures.items()]
+    for findings in found:
+        lines += ["", findings.probe.title, *_aligned(_probe_table(findings))]
+        lines += [f"{name}: not measured: {reason}" for name, reason in findings.failures.items()]
     return "\n".join(lines)
+
+
+def _aligned(table: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for first, *rest in table:
+        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        yield "  ".join([first.ljust(widths[0]), *cells]).rstrip()
+
+
+def _probe_table(findings: Findings) -> list[tuple[str, ...]]:
+    figures = findings.probe.figures
+    return [
+        ("system", *(figure.title for figure in figures)),
+        *(
+            (system, *(_number(findings.median(system, figure.key), figure.form) for figure in figures))
+            for system in findings.samples
+            if findings.samples[system]
+        ),
+    ]
+
+
+def probes_as_markdown(found: Iterable[Findings], pictures: Mapping[str, str]) -> str:
+    """The tables of the probes for the documentation, each with its picture."""
+    lines = []
+    for findings in found:
+        head, *table = _probe_table(findings)
+        lines += ["", f"### {findings.probe.title}", ""]
+        if findings.probe.key in pictures:
+            lines += [f"![{findings.probe.title}]({pictures[findings.probe.key]})", ""]
+        lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+        lines += ["| " + " | ".join(cells) + " |" for cells in table]
+        if findings.failures:
+            lines += ["", *(f"- {name}: not measured: {reason}" for name, reason in findings.failures.items())]
+    return "\n".join(lines).strip()
 
 
 def as_markdown(rows: Iterable[Row], pictures: Mapping[str, str]) -> str:
@@ -88,7 +119,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def as_json(rows: Iterable[Row], plan: Plan) -> dict[str, Any]:
+def as_json(rows: Iterable[Row], found: Iterable[Findings], plan: Plan) -> dict[str, Any]:
     """Everything, slices included."""
     return {
         **machine(),
@@ -107,10 +138,23 @@ def as_json(rows: Iterable[Row], plan: Plan) -> dict[str, Any]:
                         "of_limit": row.ratio(name, row.workload.limit),
                         "of_pyro5": row.ratio(name, result.spec.peer) if result.spec.peer else None,
                         "slices": result.wall,
+                        "cpu_slices": result.cpu,
                     }
                     for name, result in row.results.items()
                 },
             }
             for row in rows
+        ],
+        "probes": [
+            {
+                "probe": findings.probe.key,
+                "failures": findings.failures,
+                "systems": {
+                    system: {figure.key: findings.median(system, figure.key) for figure in findings.probe.figures}
+                    | {"samples": samples}
+                    for system, samples in findings.samples.items()
+                },
+            }
+            for findings in found
         ],
     }

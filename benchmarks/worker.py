@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from benchmarks.systems import Spec, adapter
+from benchmarks.tasks import Tasks
 from benchmarks.workloads import WORKLOADS, Operation
 
 CALIBRATION = 0.02
@@ -45,6 +46,7 @@ class _Client:
         self._connect = adapter(spec.module).connect
         self._started: dict[str, tuple[Operation, int]] = {}
         self._stack = ExitStack()
+        self._tasks = Tasks(lambda: self._connect(spec, locations["tcp"]))
 
     def start(self, key: str, slice_seconds: float) -> dict[str, Any]:
         """Warm up and find out how many operations make a slice."""
@@ -81,10 +83,20 @@ class _Client:
         self._stack.close()
         return {}
 
+    def task(self, name: str, *arguments: Any) -> dict[str, Any]:
+        """Something for a probe."""
+        result: dict[str, Any] = getattr(self._tasks, name)(*arguments)
+        return result
+
 
 def _client(spec: Spec, locations: dict[str, str]) -> None:
     client = _Client(spec, locations)
-    commands: dict[str, Callable[..., dict[str, Any]]] = {"start": client.start, "run": client.run, "stop": client.stop}
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "start": client.start,
+        "run": client.run,
+        "stop": client.stop,
+        "task": client.task,
+    }
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         try:
@@ -93,7 +105,18 @@ def _client(spec: Spec, locations: dict[str, str]) -> None:
             _say({"error": f"{type(exc).__name__}: {exc}"})
 
 
+def _many_descriptors() -> None:
+    """As many open files as this process may have."""
+    try:
+        import resource
+    except ImportError:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
+    _many_descriptors()
     role, spec, extra = sys.argv[1:]
     if role == "server":
         _server(Spec(**json.loads(spec)), json.loads(extra))

@@ -6,6 +6,7 @@ operations; only that function is timed.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import selectors
 import socket
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.systems import Client
+from benchmarks.systems.raw_aio import new_loop
 
 __all__ = ["RECORD", "WORKLOADS", "Connect", "Operation", "Workload"]
 
@@ -40,12 +42,12 @@ RECORD = {
 MEGABYTE = bytes(range(256)) * 4096
 MANY = 1000
 """Calls in a batch, and items of a stream."""
+SHARING = 16
+"""Threads that share a proxy."""
+TASKS = 100
+"""Tasks that share a connection."""
 BUSY = 64
 """Clients that are busy at the same time."""
-SHARING = 16
-"""Threads that share one proxy."""
-NAP = 0.05
-"""Seconds that a method takes which waits."""
 TEXT = "0123456789" * 10_000
 """What a blob holds."""
 
@@ -145,18 +147,70 @@ def _oneway(connect: Connect, stack: ExitStack) -> Operation:
     return operation
 
 
-def _stream(connect: Connect, stack: ExitStack) -> Operation:
+def _stream(items: int) -> Callable[[Connect, ExitStack], Operation]:
+    def start(connect: Connect, stack: ExitStack) -> Operation:
+        client = connect()
+        stack.callback(client.close)
+        target: Any = client.target
+
+        def operation(count: int) -> None:
+            for _ in itertools.repeat(None, count):
+                got = 0
+                for _ in target.numbers(items):
+                    got += 1
+                if got != items:
+                    raise AssertionError(f"a stream gave {got} items")
+
+        return operation
+
+    return start
+
+
+def _shared(connect: Connect, stack: ExitStack) -> Operation:
+    """Threads that call over one connection."""
+    # they end after the connection: Pyro5's proxies keep a greenlet of the thread that owns them, and cannot
+    # survive (the process ends with a segmentation fault) that a thread has ended which still is the owner
+    pool = stack.enter_context(ThreadPoolExecutor(SHARING))
     client = connect()
     stack.callback(client.close)
-    target: Any = client.target
+    echo = client.shared("echo") if client.shared else client.target.echo
+
+    def calls(count: int) -> None:
+        for _ in itertools.repeat(None, count):
+            if echo(42) != 42:
+                raise AssertionError("a thread got the answer of another one")
 
     def operation(count: int) -> None:
-        for _ in itertools.repeat(None, count):
-            got = sum(1 for _ in target.numbers(MANY))
-            if got != MANY:
-                raise AssertionError(f"a stream gave {got} items")
+        list(pool.map(calls, [count] * SHARING))
 
     return operation
+
+
+def _awaits(tasks: int) -> Callable[[Connect, ExitStack], Operation]:
+    """Tasks on one connection, each with one call in flight."""
+
+    def start(connect: Connect, stack: ExitStack) -> Operation:
+        client = connect()
+        stack.callback(client.close)
+        loop = new_loop()
+        stack.callback(loop.close)
+        target = loop.run_until_complete(_has(client.awaited)())
+        stack.callback(lambda: loop.run_until_complete(target.close()))
+
+        async def calls(count: int) -> None:
+            for _ in itertools.repeat(None, count):
+                if await target.echo(42) != 42:
+                    raise AssertionError("a task got the answer of another one")
+
+        async def all_tasks(count: int) -> None:
+            await asyncio.gather(*(calls(count) for _ in range(tasks)))
+
+        def operation(count: int) -> None:
+            loop.run_until_complete(calls(count) if tasks == 1 else all_tasks(count))
+
+        return operation
+
+    return start
 
 
 def _blob(connect: Connect, stack: ExitStack) -> Operation:
@@ -172,25 +226,6 @@ def _blob(connect: Connect, stack: ExitStack) -> Operation:
             target.info(make("x", TEXT))
 
     return operation
-
-
-def _shared(method: str, value: Any) -> Callable[[Connect, ExitStack], Operation]:
-    """Threads of one program that share one proxy; where its calls wait for each other it shows."""
-
-    def start(connect: Connect, stack: ExitStack) -> Operation:
-        client = connect()
-        stack.callback(client.close)
-        pool = stack.enter_context(ThreadPoolExecutor(SHARING))
-        call = getattr(client.target, method)
-
-        def operation(count: int) -> None:
-            for answer in pool.map(call, itertools.repeat(value, count * SHARING)):
-                if answer != value:
-                    raise AssertionError(f"{method}({value!r}) gave {answer!r}")
-
-        return operation
-
-    return start
 
 
 def _busy(connect: Connect, stack: ExitStack) -> Operation:
@@ -294,7 +329,42 @@ WORKLOADS = {
             systems=("raw-msgpack", *BOTH),
             units=MANY,
         ),
-        Workload("stream", "remote generator of 1000 numbers, per item", _stream, limit="", systems=BOTH, units=MANY),
+        Workload(
+            "stream",
+            "remote generator of 1000 numbers, per item",
+            _stream(MANY),
+            systems=("raw-msgpack", *BOTH),
+            units=MANY,
+        ),
+        Workload(
+            "stream-100k",
+            "remote generator of 100,000 numbers, per item",
+            _stream(100 * MANY),
+            systems=("raw-msgpack", "pyroplug-default", "pyroplug-thread-msgpack"),
+            units=100 * MANY,
+        ),
+        Workload(
+            "shared-16",
+            "16 threads that share one proxy, echo(42), TCP",
+            _shared,
+            systems=("raw-msgpack", *BOTH),
+            units=SHARING,
+        ),
+        Workload(
+            "await-1",
+            "asyncio: one call after the other, TCP",
+            _awaits(1),
+            limit="raw-aio-msgpack",
+            systems=("raw-aio-msgpack", "pyroplug-thread-msgpack", "pyroplug-multiplex-msgpack"),
+        ),
+        Workload(
+            "await-100",
+            "asyncio: 100 tasks on one connection, TCP",
+            _awaits(TASKS),
+            limit="raw-aio-msgpack",
+            systems=("raw-aio-msgpack", "pyroplug-thread-msgpack", "pyroplug-multiplex-msgpack"),
+            units=TASKS,
+        ),
         Workload(
             "busy-64",
             "64 busy clients, echo(42), TCP; CPU us is the server's",
@@ -309,24 +379,6 @@ WORKLOADS = {
             units=MANY,
             pin=False,
             server_only=True,
-        ),
-        Workload(
-            "shared-echo",
-            "16 threads on one proxy, echo(42)",
-            _shared("echo", 42),
-            limit="",
-            systems=("pyroplug-thread-msgpack",),
-            units=SHARING,
-            pin=False,
-        ),
-        Workload(
-            "shared-nap",
-            "16 threads on one proxy, a method of 50 ms",
-            _shared("nap", NAP),
-            limit="",
-            systems=("pyroplug-thread-msgpack",),
-            units=SHARING,
-            pin=False,
         ),
         Workload("blob-100kb", "SerializedBlob of 100 KB of text, not decoded", _blob, limit="", systems=BOTH),
         *(

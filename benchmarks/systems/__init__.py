@@ -19,13 +19,14 @@ import importlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 __all__ = [
     "MODULES",
     "Adapter",
+    "Awaited",
     "Client",
     "Echo",
     "Ready",
@@ -38,7 +39,7 @@ __all__ = [
     "rows_of",
 ]
 
-MODULES = ("raw", "ours", "pyro5", "pyro4", "managers", "thrift_", "rpyc_", "grpc_", "zerorpc_", "names")
+MODULES = ("raw", "raw_aio", "ours", "pyro5", "pyro4", "managers", "thrift_", "rpyc_", "grpc_", "zerorpc_", "names")
 """The adapters, in the order of the tables."""
 
 Ready = Callable[[str], None]
@@ -74,6 +75,18 @@ class Target(Protocol):
         ...
 
 
+class Awaited(Protocol):
+    """A target whose calls are awaited."""
+
+    def echo(self, value: Any, /) -> Awaitable[Any]:
+        """Give the value back."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
 @dataclass(frozen=True)
 class Traffic:
     """One call of ``echo(42)`` as bytes, for a load that is the same for every server and costs the client little."""
@@ -99,13 +112,17 @@ class Client:
     blob: Callable[[str, Any], Any] | None = None
     """Makes a value that stays encoded."""
     traffic: Traffic | None = None
+    awaited: Callable[[], Awaitable[Awaited]] | None = None
+    """Connects for calls that are awaited, in the event loop that runs."""
+    shared: Callable[[str], Callable[[Any], Any]] | None = None
+    """Makes a method of the target one that many threads may call; None where it is that anyway."""
 
 
 class Served:
     """The object that Python's remote object systems serve."""
 
     def __init__(self) -> None:
-        self._fired = 0
+        self._fired = self._napping = self._most = 0
         self._lock = threading.Lock()
 
     def echo(self, value: Any) -> Any:
@@ -121,10 +138,18 @@ class Served:
         """How many calls of ``fire`` there were."""
         return self._fired
 
-    def nap(self, seconds: float) -> float:
-        """Wait, as for a device or a database."""
+    def nap(self, seconds: float) -> None:
+        """Take time without using the processor."""
+        with self._lock:
+            self._napping += 1
+            self._most = max(self._most, self._napping)
         time.sleep(seconds)
-        return seconds
+        with self._lock:
+            self._napping -= 1
+
+    def most_at_once(self) -> int:
+        """How many calls of ``nap`` there were at the same time."""
+        return self._most
 
     def numbers(self, count: int) -> Iterator[int]:
         """A generator."""

@@ -24,6 +24,14 @@ SPECS = [
         for loop in ("thread", "multiplex")
         for name in ("msgpack", "serpent", "json")
     ),
+    Spec(
+        "pyroplug-least-msgpack",
+        "ours",
+        {"loop": "thread", "serializer": "msgpack", "plugins": "thread,tcp,msgpack"},
+        peer="pyro5-thread-msgpack",
+        rows=("echo-42",),
+        note="a kernel with only what the call needs",
+    ),
 ]
 
 
@@ -39,6 +47,8 @@ def make_kernel(spec: Spec) -> Any:
     if spec.options:
         settings = {"SERVERTYPE": spec.options["loop"], "SERIALIZER": spec.options["serializer"]}
         off = [*off, "compact"]
+        if "plugins" in spec.options:
+            return Kernel(plugins=spec.options["plugins"].split(","), settings=settings, environ={})
     return Kernel(settings=settings, environ={"PYRO_DISABLE_PLUGINS": ",".join(off)})
 
 
@@ -54,7 +64,8 @@ def _absent(tree: str) -> list[str]:
 def serve(spec: Spec, address: str | None, ready: Ready) -> None:
     from pyroplug.api import Daemon, expose, oneway
 
-    oneway(Served.fire)
+    if "plugins" not in spec.options:
+        oneway(Served.fire)
     where: dict[str, Any] = {"host": "127.0.0.1"} if address is None else {"unixsocket": address}
     with Daemon(kernel=make_kernel(spec), **where) as daemon:
         ready(str(daemon.register(expose(Served)(), "echo")))
@@ -73,4 +84,17 @@ def connect(spec: Spec, location: str) -> Client:
     client = Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
     if spec.options.get("serializer") == "msgpack":
         client.traffic = traffic(location)
+        client.awaited = partial(_awaited, proxy)
     return client
+
+
+async def _awaited(proxy: Any) -> _Awaited:
+    from pyroplug.api import AsyncProxy
+
+    return _Awaited(AsyncProxy(proxy))
+
+
+class _Awaited:
+    def __init__(self, proxy: Any) -> None:
+        self.echo = proxy.echo
+        self.close = proxy._pyroRelease

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,7 @@ SPECS = [
         "pyro5",
         {"loop": "multiplex", "serializer": "msgpack"},
         peer="pyro5-thread-msgpack",
-        rows=("echo-42", "echo-dict", "busy-64"),
+        rows=("echo-42", "echo-dict", "busy-64", "idle", "waits"),
     ),
 ]
 
@@ -57,7 +59,25 @@ def connect(spec: Spec, location: str) -> Client:
 
     _configure(spec)
     proxy: Any = Proxy(location)
-    client = Client(proxy, proxy._pyroRelease, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
+
+    def close() -> None:
+        proxy._pyroClaimOwnership()
+        proxy._pyroRelease()
+
+    client = Client(proxy, close, batch=partial(BatchProxy, proxy), blob=SerializedBlob)
+    client.shared = partial(_in_turn, proxy)
     if spec.options["serializer"] == "msgpack":
         client.traffic = traffic(location)
     return client
+
+
+def _in_turn(proxy: Any, name: str) -> Callable[[Any], Any]:
+    """A proxy of Pyro5's belongs to one thread at a time, which has to claim it."""
+    lock = threading.Lock()
+
+    def call(value: Any) -> Any:
+        with lock:
+            proxy._pyroClaimOwnership()
+            return getattr(proxy, name)(value)
+
+    return call

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import Client, Echo, Ready, Spec, Traffic
@@ -20,6 +20,8 @@ SPECS = [
 
 _LENGTH = struct.Struct("!I")
 _BUFFER = 64 * 1024
+_CHUNK = 1000
+"""Items of a stream in one message."""
 
 
 def missing() -> str | None:
@@ -110,7 +112,18 @@ def _serve_oneway(sock: socket.socket) -> None:
         pending = pending[start:]
 
 
-_MODES = {"<batches>": _serve_batches, "<oneway>": _serve_oneway}
+def _serve_streams(sock: socket.socket) -> None:
+    """Numbers, 1000 with each message."""
+    pack, unpack = _codec()
+    buffer = memoryview(bytearray(_BUFFER))
+    while True:
+        left = unpack(_receive(sock, buffer))
+        for start in range(0, left, _CHUNK):
+            data = pack(list(range(start, min(start + _CHUNK, left))))
+            sock.sendall(_LENGTH.pack(len(data)) + data)
+
+
+_MODES = {"<batches>": _serve_batches, "<oneway>": _serve_oneway, "<streams>": _serve_streams}
 """Texts after which a connection is for something else than echoes."""
 
 
@@ -178,17 +191,25 @@ def connect(spec: Spec, location: str) -> Client:
         return socket.create_connection((host, int(port)))
 
     traffic = Traffic(another, _LENGTH.pack(len(call)) + call)
-    return Client(_Caller(sock, echo), sock.close, batch=lambda: _Batch(echo), traffic=traffic)
+    lock = threading.Lock()
+
+    def in_turn(value: Any) -> Any:
+        with lock:
+            return echo(value)
+
+    return Client(
+        _Caller(sock, echo), sock.close, batch=lambda: _Batch(echo), traffic=traffic, shared=lambda name: in_turn
+    )
 
 
 class _Caller:
-    """Echoes; or else oneway calls."""
+    """Echoes; or else oneway calls; or else streams."""
 
     def __init__(self, sock: socket.socket, echo: Callable[[Any], Any]) -> None:
         self.echo = echo
         self._sock = sock
-        self._pack = _codec()[0]
-        self._oneway = False
+        self._pack, self._unpack = _codec()
+        self._oneway = self._streams = False
 
     def fire(self, value: Any) -> None:
         data = self._pack(value)
@@ -199,6 +220,25 @@ class _Caller:
             self._oneway = True
             self.echo("<oneway>")
         return self.echo(None)
+
+    def numbers(self, count: int) -> Iterator[int]:
+        if not self._streams:
+            self._streams = True
+            self.echo("<streams>")
+        self.fire(count)
+        pending = b""
+        while count > 0:
+            pending += self._sock.recv(_BUFFER)
+            start, end = 0, len(pending)
+            while end - start >= 4:
+                stop = start + 4 + _LENGTH.unpack_from(pending, start)[0]
+                if stop > end:
+                    break
+                items = self._unpack(pending[start + 4 : stop])
+                count -= len(items)
+                yield from items
+                start = stop
+            pending = pending[start:]
 
 
 class _Batch:
