@@ -249,6 +249,11 @@ PAIRS = [
     ), (
         "removed: True",
     )),
+    Example("upload", (
+        "mean: 4.5",
+        "the generator was closed early\nfirst above 5: 5.1",
+        "no mean: the sensor is unplugged",
+    )),
     Example("usersession", (
         "Emma has pear, kiwi\nOtto has plum\nOtto has nothing",
     )),

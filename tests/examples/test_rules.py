@@ -310,7 +310,7 @@ def test_what_belongs_to_a_process_stays_there(serializer: str, thing: Thing) ->
     with Served(settings={"SERIALIZER": serializer, "SERIALIZERS_ACCEPTED": {serializer}}) as served:
         served.publish(thing)
         proxy = served.proxy()
-        for value in (thing._log, threading.Lock(), threading.current_thread(), len, iter([1])):
+        for value in (thing._log, threading.Lock(), threading.current_thread(), len, [iter([1])]):
             with pytest.raises(SerializeError):
                 proxy.echo(value)
         with pytest.raises(SerializeError):

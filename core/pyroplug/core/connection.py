@@ -643,7 +643,12 @@ class ClientConnection(Exchange):
         for probe in self._probes:
             if probe() is not None:
                 return self._call_with_plugins(object_id, method, args, kwargs, flags, raw)
-        payload = self._dumps_call(object_id, method, args, kwargs)
+        try:
+            payload = self._dumps_call(object_id, method, args, kwargs)
+        except SerializeError:
+            if not self.plan.unsendable:
+                raise
+            return self._call_with_plugins(object_id, method, args, kwargs, flags, raw)
         size = len(payload)
         if flags or size >= self._small or self._short != FREE or not self._turn.acquire(False):
             return self._exchange(payload, flags, self.serializer_id, method)
@@ -750,7 +755,12 @@ class ClientConnection(Exchange):
             plan.arguments[type(call.args[0])](call)
         if call.payload is None:
             dumps_call = plan.requests.get(call.serializer_id) or plan.codecs[call.serializer_id].dumps_call
-            call.payload = dumps_call(call.object_id, call.method, call.args, call.kwargs)
+            try:
+                call.payload = dumps_call(call.object_id, call.method, call.args, call.kwargs)
+            except SerializeError:
+                if not _replaced(call):
+                    raise
+                call.payload = dumps_call(call.object_id, call.method, call.args, call.kwargs)
         for payload_filter in plan.payload:
             changed = payload_filter.encode(call.payload)
             if changed is not None:
@@ -878,3 +888,20 @@ class ClientConnection(Exchange):
             if frame.flags & bit:
                 payload = inflate(payload, self.plan.limits.max_message_size)
         return payload
+
+
+def _replaced(call: Call) -> bool:
+    """Put what plugins give in place of arguments that do not travel; whether there was any."""
+    found = False
+
+    def replaced(place: int | str, value: Any) -> Any:
+        nonlocal found
+        for kind, replace in call.plan.unsendable:
+            if isinstance(value, kind):
+                found = True
+                return replace(call, place, value)
+        return value
+
+    call.args = [replaced(place, value) for place, value in enumerate(call.args)]
+    call.kwargs = {name: replaced(name, value) for name, value in call.kwargs.items()}
+    return found

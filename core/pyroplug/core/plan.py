@@ -89,6 +89,9 @@ class Steps(Record):
     the ``get`` of a ContextVar."""
     arguments: Mapping[type, Callable[[Call], None]] = _NOTHING
     """Client: run when the only positional argument has exactly that type; may set ``call.payload``."""
+    unsendable: Sequence[tuple[type, Callable[[Call, int | str, Any], Any]]] = ()
+    """Client: asked by type for what goes in place of arguments, when no serializer takes a call as it is; the function gets
+    the position or name of the argument and its value."""
     given_up: Callable[[Any, int], None] | None = None
     """Client: gets the connection and the number of a call whose caller does not wait any more (its time is over,
     Ctrl-C, :meth:`~pyroplug.core.connection.ClientConnection.withdraw`)."""
@@ -183,6 +186,7 @@ class Plan(Record):
     probes: tuple[Callable[[], object], ...] = ()
     arguments: Mapping[type, Callable[[Call], None]] = _NOTHING
     before_release: tuple[Callable[[Any], None], ...] = ()
+    unsendable: tuple[tuple[type, Callable[[Call, int | str, Any], Any]], ...] = ()
     given_up: tuple[Callable[[Any, int], None], ...] = ()
     on_received: tuple[Callable[[Call], None], ...] = ()
     before_reply: tuple[Callable[[Call], None], ...] = ()
@@ -228,6 +232,7 @@ class Plan(Record):
             plain=not any((s.before_send or s.after_reply) and not s.probe for s in steps),
             probes=tuple(dict.fromkeys(s.probe for s in steps if s.probe)),  # several may ask the same question
             arguments=_merge(step.arguments for step in steps),
+            unsendable=tuple(pair for step in steps for pair in step.unsendable),
             given_up=tuple(s.given_up for s in steps if s.given_up),
             before_release=tuple(s.before_release for s in steps if s.before_release),
             on_received=tuple(s.on_received for s in steps if s.on_received),
