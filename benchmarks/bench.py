@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # started as a file, and yet part of a package
@@ -64,30 +65,30 @@ def main() -> int:
     print(report.as_text(rows, found))
     print(f"\n{plan.rounds} rounds of {plan.slice_seconds:g} s each; {time.monotonic() - begin:.0f} s in all")
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report.as_json(rows, found, plan), indent=1) + "\n", encoding="utf-8")
+    data = report.as_json(rows, found, plan)
+    RESULTS.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if options.write_docs:
-        write_docs(rows, found, plan)
+        write_docs(rows, found, data)
     failures = [name for row in rows for name in row.failures] + [name for part in found for name in part.failures]
     return 1 if any(name.startswith("pyroplug") for name in failures) else 0
 
 
-def write_docs(rows: list[Row], found: list[Findings], plan: Plan) -> None:
+def write_docs(rows: list[Row], found: list[Findings], data: dict[str, Any]) -> None:
     """Replace the part of the document that holds the results, and draw the charts."""
     text = DOCS.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
-    machine = report.machine()
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
     about = (
-        f"Measured on {machine['date']} with Python {machine['python']} on {machine['system']}; {versions}; "
-        f"{plan.rounds} rounds of {plan.slice_seconds:g} s."
+        f"Measured on {data['date']} with Python {data['python']} on {data['system']}; {versions}; "
+        f"{data['rounds']} rounds of {data['slice_seconds']:g} s."
     )
     drawn = charts.draw(rows, CHARTS) | charts.draw_probes(found, CHARTS)
     pictures = {key: path.relative_to(DOCS.parent).as_posix() for key, path in drawn.items()}
     parts = (
         about,
         "### Goals",
-        goals.as_markdown(json.loads(RESULTS.read_text(encoding="utf-8"))),
+        goals.as_markdown(data),
         report.as_markdown(rows, pictures),
         report.probes_as_markdown(found, pictures),
     )
