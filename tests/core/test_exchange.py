@@ -328,7 +328,8 @@ def test_a_number_that_was_given_up_is_not_used_before_its_answer(
 
 def test_calls_above_the_limit_wait_for_a_place(pool: ThreadPoolExecutor) -> None:
     with connected(limit=2) as (connection, server):
-        calls = [begin(pool, connection, server, number) for number in range(2)]
+        # (big: a small one that goes alone is not counted)
+        calls = [begin(pool, connection, server, BIG + str(number)) for number in range(2)]
         third = pool.submit(call, connection, 2)
         payload = server.codec.dumps_call("thing", "echo", ("in vain",), {})
         with pytest.raises(Lost) as caught:

@@ -111,6 +111,32 @@ def test_a_time_out_cancels_on_the_server(
             other.exception(PATIENCE)
 
 
+def test_what_is_answered_because_of_it_comes_too_late(
+    served: Callable[..., Served], thing: Thing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = served(thing).proxy()
+    proxy._pyroBind()
+    connection: Any = proxy._pyroConnection
+    tell = connection._tell_given_up
+
+    def tell_and_wait(number: int) -> None:
+        waiter = connection._waiters[number]
+        tell(number)
+        end = time.monotonic() + PATIENCE
+        while waiter.frame is None and time.monotonic() < end:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(connection, "_tell_given_up", tell_and_wait)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(proxy.stubborn, "other")  # reads for both
+        assert thing.entered.acquire(timeout=PATIENCE)
+        proxy._pyroTimeout = scaled(0.3)
+        with pytest.raises(TimeoutError):
+            proxy.polite()
+        thing.gate.set()
+        assert other.result(PATIENCE) == "other"
+
+
 @METHODS
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals for threads")
 def test_ctrl_c_cancels_on_the_server(served: Callable[..., Served], thing: Thing, method: str) -> None:

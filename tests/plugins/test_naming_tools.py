@@ -362,7 +362,8 @@ def _port_of_nobody() -> int:
 
 
 def test_watch_tells_which_names_answer(nsc: Nsc, registered: dict[str, str]) -> None:
-    found = json.loads(nsc("watch", "--once", "--json", "--timeout", "0.5", "is.", code=1).output)
+    limit = f"{scaled(0.5)}"
+    found = json.loads(nsc("watch", "--once", "--json", "--timeout", limit, "is.", code=1).output)
     assert {entry["name"]: entry["state"] for entry in found["names"]} == {f"is.{state}": state for state in registered}
     by_state = {entry["state"]: entry for entry in found["names"]}
     assert by_state["answers"]["ms"] > 0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pyroplug.core.errors import PyroError, RemoteError, SecurityError, SerializeError
 from pyroplug.serializers import json, marshal, msgpack, serpent
 from pyroplug.testing.serializers import bind
+from testkit.timeouts import PATIENCE
 
 SAFE = {"serpent": serpent, "json": json, "msgpack": msgpack}
 LEVELS = [10, 1000, 1_000_000]
@@ -55,7 +56,7 @@ def test_nesting_of_every_depth_is_survived(name: str, levels: int) -> None:
             else:
                 # parentheses around one value are no container, but they are counted
                 assert levels <= 10
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < PATIENCE
 
 
 @pytest.mark.parametrize("name", SAFE)

@@ -536,10 +536,11 @@ class Exchange:
         """
         waiter.waits = False
         self._let_go()
-        if self.failure is None and waiter.number >= 0 and waiter.frame is None:
+        answered = waiter.frame is not None  # looked at once: what the server answers because it is told does not count
+        if self.failure is None and waiter.number >= 0 and not answered:
             self._tell_given_up(waiter.number)
         waiter.wanted = False
-        if waiter.frame is not None and isinstance(exc, builtins.TimeoutError):
+        if answered and isinstance(exc, builtins.TimeoutError):
             return
         usable = self.overlapping and self.failure is None
         if not isinstance(exc, builtins.TimeoutError):
