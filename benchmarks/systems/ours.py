@@ -27,7 +27,7 @@ SPECS = [
     Spec(
         "pyroplug-least-msgpack",
         "ours",
-        {"loop": "thread", "serializer": "msgpack", "plugins": "thread,tcp,msgpack"},
+        {"loop": "thread", "serializer": "msgpack", "plugins": "thread,tcp,msgpack,metadata"},
         peer="pyro5-thread-msgpack",
         rows=("echo-42",),
         note="a kernel with only what the call needs",
