@@ -10,7 +10,7 @@ import os
 import plistlib
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -102,7 +102,7 @@ def _windows(name: str, command: Sequence[str], environment: Mapping[str, str], 
 """
 
 
-_MAKERS = {"systemd": _systemd, "launchd": _launchd, "windows": _windows}
+_MAKERS: Mapping[str, Callable[..., str]] = {"systemd": _systemd, "launchd": _launchd, "windows": _windows}
 
 
 def _program() -> list[str]:
