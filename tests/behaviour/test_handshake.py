@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
 
 from pyroplug.api import ConnectionRefusedByPeer, Daemon, DaemonError, Proxy, expose
-from pyroplug.testing.kernels import PATIENCE, Serve
+from pyroplug.testing.kernels import LOOPS, PATIENCE, Serve, Served
 from pyroplug.testing.plugins import Recorder, make_plugin
 
 
@@ -211,3 +213,44 @@ def test_the_annotations_of_a_daemon_go_with_every_reply(serve_some: Serve) -> N
     peer.hello()
     frame = peer.call("thing", "echo", 1)
     assert frame.annotations == {"XTRA": b"from the daemon"}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_has_gone_is_forgotten_without_the_garbage_collector(loop: str) -> None:
+    known: list[weakref.ref[Any]] = []
+    gone = threading.Event()
+
+    class Watching(Daemon):
+        def validateHandshake(self, conn: Any, data: Any) -> Any:
+            weakref.finalize(conn, gone.set)
+            known.append(weakref.ref(conn))
+            return "hello"
+
+    with Served("tcp4", loop, daemon_class=Watching) as served:
+        served.daemon.register(Thing(), "thing")
+        proxy = served.proxy("thing")
+        gc.disable()
+        try:
+            assert proxy.echo(1) == 1
+            assert known[0]() is not None
+            proxy._pyroRelease()
+            assert gone.wait(PATIENCE)
+        finally:
+            gc.enable()
+
+
+def test_the_same_welcome_is_encoded_once_and_another_one_anew(serve: Serve) -> None:
+    words = iter(["hello", "hello", "other", "hello"])
+
+    class Changing(Daemon):
+        def validateHandshake(self, conn: Any, data: Any) -> Any:
+            return next(words)
+
+    served = serve(Thing(), daemon_class=Changing)
+    answers = []
+    for _ in range(4):
+        with served.proxy(cls=Checking) as proxy:
+            assert proxy.echo(2) == 2
+            answers.append(proxy._answer)
+    assert answers == ["hello", "hello", "other", "hello"]
+    assert len(served.daemon._endpoint._welcomes) == 1

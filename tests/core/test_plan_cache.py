@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pyroplug.api import Kernel, PluginInfo, Steps, hookimpl
+from pyroplug.core.hookspecs import steady
 
 
 class _Connection:
@@ -16,6 +17,8 @@ class _Connection:
     def __init__(self, kernel: Kernel) -> None:
         self.side = "server"
         self.plan = kernel.server_plan()
+        self.settings = kernel.settings
+        self.extensions: frozenset[str] = frozenset()
 
 
 def _plugin(name: str, steps: Any) -> Any:
@@ -51,4 +54,31 @@ def test_a_changed_setting_makes_another_plan() -> None:
     after = kernel.bind(_Connection(kernel))
     assert after not in before
     assert (before[-1].limits.idle_timeout, after.limits.idle_timeout) == (None, 5.0)
+    kernel.close()
+
+
+def test_a_steady_plugin_is_asked_once_for_each_combination() -> None:
+    asked: list[frozenset[str]] = []
+
+    class Plugin:
+        PLUGIN = PluginInfo("steps", "for this test")
+
+        @staticmethod
+        @hookimpl
+        @steady
+        def pyro_bind(connection: Any) -> Steps:
+            asked.append(connection.extensions)
+            return Steps(overlapping=connection.settings.MAX_ANNOTATIONS)
+
+    kernel = Kernel(plugins=["serpent", "memory", Plugin()], environ={})
+    plans = [kernel.bind(_Connection(kernel)) for _ in range(5)]
+    assert len(asked) == 1
+    assert plans[-1] is plans[-2]
+    other = _Connection(kernel)
+    other.extensions = frozenset({"something"})
+    kernel.bind(other)
+    assert asked == [frozenset(), frozenset({"something"})]
+    kernel.settings.MAX_ANNOTATIONS = 7
+    assert kernel.bind(_Connection(kernel)).overlapping == 7
+    assert len(asked) == 3
     kernel.close()

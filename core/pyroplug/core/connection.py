@@ -63,17 +63,19 @@ from .wire import (
     pack_plain,
     read_marshalled_text,
     send_all,
+    told,
     unpack_plain,
 )
 
 if TYPE_CHECKING:
-    from .interfaces import Buffer, Stream
+    from .interfaces import Buffer, Codec, Stream
     from .plan import Plan
     from .registry import Entry
     from .settings import Settings
     from .uri import URI
 
 __all__ = [
+    "MAX_WELCOMES",
     "RETRY_AFTER",
     "ClientConnection",
     "Endpoint",
@@ -83,6 +85,7 @@ __all__ = [
     "ServerConnection",
     "State",
     "Task",
+    "Welcome",
     "shutting_down",
 ]
 
@@ -90,6 +93,8 @@ log = logging.getLogger("pyroplug.connection")
 
 RETRY_AFTER = 0.5
 """What an OverloadError recommends (seconds)."""
+MAX_WELCOMES = 64
+"""How many replies to handshakes are remembered."""
 _NOT_PLAIN = 0xFFFF & ~FLAG_CORR_ID
 _ITERATION_ENDS = ("StopIteration", "StopAsyncIteration", "GeneratorExit")
 
@@ -156,6 +161,25 @@ class RefusedTask(QuickTask):
 def shutting_down() -> OverloadError:
     """What a request is told that comes too late."""
     return OverloadError("the server is shutting down; this call was not executed", RETRY_AFTER)
+
+
+class Welcome(dict[str, Any]):
+    """The reply to a handshake, where it is the same for many clients: it is encoded once for each serializer."""
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._encoded: dict[Codec, bytes] = {}
+
+    def encoded(self, codec: Codec) -> bytes:
+        """What the codec makes of it."""
+        data = self._encoded.get(codec)
+        if data is None:
+            if len(self._encoded) >= MAX_WELCOMES:  # settings that change make new codecs
+                self._encoded.clear()
+            data = self._encoded[codec] = codec.dumps(dict(self))
+        return data
 
 
 class Endpoint(Protocol):
@@ -500,9 +524,9 @@ class _Handshake:
             connection.objectId = hello["object"]
             connection.extensions = agreed(connection.plan.extensions, frame.annotations.get(EXTENSIONS, b""))
             if connection.extensions:
-                call.annotate(EXTENSIONS, ",".join(sorted(connection.extensions)).encode())
+                call.annotate(EXTENSIONS, told(connection.extensions))
             reply = connection.endpoint.greet(connection, hello)
-            payload = codec.dumps(reply)
+            payload = reply.encoded(codec) if type(reply) is Welcome else codec.dumps(reply)
             connection._opened()
         except BaseException as exc:  # validators are user code; whatever they raise refuses the client
             connection.closing = True
@@ -553,6 +577,15 @@ class ClientConnection(Exchange):
     side = "client"
     blocking = True
     """Whether a call stops the thread that makes it."""
+    uri: URI | None = None
+    """Where it leads; what had to be resolved is."""
+    objectId = ""  # as on the server's side; a name that was resolved is the id of an object only now
+    correlation = NO_CORRELATION
+    """What the handshake carries as its correlation id; plugins may set it in ``pyro_hello``."""
+    owner: Callable[[], Any] = staticmethod(_nobody)
+    """A weak reference to the proxy, for plugins that make further calls."""
+    extensions: frozenset[str] = frozenset()
+    """The protocol extensions that both sides have."""
 
     def __init__(
         self, stream: Stream, plan: Plan, serializer_id: int, settings: Settings, *, owns_stream: bool = True
@@ -562,15 +595,6 @@ class ClientConnection(Exchange):
         self.serializer_id = serializer_id
         self.stash = Stash()
         self.owns_stream = owns_stream
-        self.uri: URI | None = None
-        """Where it leads; what had to be resolved is."""
-        self.objectId = ""  # as on the server's side; a name that was resolved is the id of an object only now
-        self.correlation = NO_CORRELATION
-        """What the handshake carries as its correlation id; plugins may set it in ``pyro_hello``."""
-        self.owner: Callable[[], Any] = _nobody
-        """A weak reference to the proxy, for plugins that make further calls."""
-        self.extensions: frozenset[str] = frozenset()
-        """The protocol extensions that both sides have."""
         self.use(plan)
 
     def use(self, plan: Plan) -> None:
@@ -604,7 +628,7 @@ class ClientConnection(Exchange):
         payload = self.codec.dumps(hello)
         offered = self.plan.extensions
         if offered:
-            annotations = {**annotations, EXTENSIONS: ",".join(sorted(offered)).encode()}
+            annotations = {**annotations, EXTENSIONS: told(offered)}
         flags = 0 if self.correlation is NO_CORRELATION else FLAG_CORR_ID
         try:
             self._send(encode(CONNECT, self.serializer_id, flags, seq, payload, annotations, self.correlation))

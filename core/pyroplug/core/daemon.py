@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .call import current_call
 from .client import Proxy
-from .connection import ServerConnection
+from .connection import MAX_WELCOMES, ServerConnection, Welcome
 from .errors import ConfigError, DaemonError, PluginError, PyroError
 from .hookspecs import wrap_stream
 from .interfaces import Listener, Publisher, Stream
@@ -479,6 +479,7 @@ class _Endpoint:
         self.settings = daemon.kernel.settings
         self.base_plan = daemon.kernel.server_plan()
         self._layers = daemon.kernel.hooks.stream_layers("server", None, daemon.kernel)
+        self._welcomes: dict[tuple[int, ...], tuple[Welcome, list[Mapping[str, Any]]]] = {}
 
     @property
     def daemon(self) -> Daemon:
@@ -500,15 +501,22 @@ class _Endpoint:
     # ----------------------------------------------------------------- for connections
     def greet(self, connection: ServerConnection, hello: Mapping[str, Any]) -> Mapping[str, Any]:
         daemon = self._daemon
-        reply = {"handshake": daemon.validateHandshake(connection, hello["handshake"])}
-        for more in daemon.kernel.hooks.validate_handshake(connection, hello):
-            reply.update(more)
+        answer = daemon.validateHandshake(connection, hello["handshake"])
+        parts = daemon.kernel.hooks.validate_handshake(connection, hello)
         entry = self.objects.get(hello["object"])
         if entry is None:
             # last: only who was let in may know which objects there are
             raise DaemonError(f"unknown object: {hello['object']}")
         connection.objectId = entry.object_id  # (the same text for all, where thousands are connected)
-        return reply
+        if type(answer) is not str or answer != "hello":
+            return _joined(answer, parts)
+        key = tuple(map(id, parts))  # the parts themselves are kept below, so that their ids stay theirs
+        known = self._welcomes.get(key)
+        if known is None:
+            if len(self._welcomes) >= MAX_WELCOMES:
+                self._welcomes.clear()
+            self._welcomes[key] = known = Welcome(_joined(answer, parts)), parts
+        return known[0]
 
     def bind(self, connection: Any) -> Plan:
         return self._daemon.kernel.bind(connection)
@@ -519,6 +527,13 @@ class _Endpoint:
     def closed(self, connection: ServerConnection, error: BaseException | None) -> None:
         _isolated("clientDisconnect", self._daemon.clientDisconnect, connection)
         self._daemon.kernel.hooks.closed(connection, error)
+
+
+def _joined(answer: Any, parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    reply = {"handshake": answer}
+    for part in parts:
+        reply.update(part)
+    return reply
 
 
 def _isolated(what: str, function: Callable[..., Any], *args: Any) -> None:

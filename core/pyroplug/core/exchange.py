@@ -99,40 +99,42 @@ class Waiter:
 class Exchange:
     """Sends messages over a stream, and brings each its answer."""
 
+    # on the class: what most connections never change
+    timeout: float | None = None
+    overlapping = False
+    """Whether many calls may be under way together."""
+    failure: CommunicationError | None = None
+    """Why it cannot be used any more."""
+    _limit = 1
+    _sends = False
+    _torn = False
+    """Bytes were received, and it is not sure that the reader of frames has got them."""
+    _retired = False
+    _part_type = 0
+    """The message type of parts of large answers; 0: there are none."""
+    _on_given_up: Sequence[Callable[[Any, int], None]] = ()
+    """Told of the number of each call that its caller gave up, while messages still can be sent."""
+
     def __init__(self, stream: Stream, limits: Limits) -> None:
         self.stream = stream
         self.seq = 0
-        self.timeout: float | None = None
-        self.overlapping = False
-        """Whether many calls may be under way together."""
-        self.failure: CommunicationError | None = None
-        """Why it cannot be used any more."""
         self.reader = FrameReader(limits.max_message_size, limits.max_annotations)
-        self._limit = 1
         self._max_size = limits.max_message_size
         self._buffer = bytearray(RECEIVE_SIZE)
         self._view = memoryview(self._buffer)
         # both know their owner, so that what an interrupted thread has left locked is seen and undone
         self._turn = threading.RLock()
         self._sending = threading.RLock()
-        self._sends = False
         self._short = FREE
         """The number of the call on the short way (it is not registered), or one of the values above."""
         self._reader = 0
         """The thread that reads, while ``_short`` says that one does."""
-        self._torn = False
-        """Bytes were received, and it is not sure that the reader of frames has got them."""
         self._waiters: dict[int, Waiter] = {}
         self._queue: deque[Waiter] = deque()
         """Who wants to send, and finds too many calls under way."""
         self._heard = 0
-        self._retired = False
-        self._part_type = 0
-        """The message type of parts of large answers; 0: there are none."""
         self._parts: dict[int, FrameReader] = {}
         """What has come of large answers, by number; the reader's."""
-        self._on_given_up: Sequence[Callable[[Any, int], None]] = ()
-        """Told of the number of each call that its caller gave up, while messages still can be sent."""
 
     def settimeout(self, seconds: float | None) -> None:
         """How long a call may take from now on (seconds; None: no limit)."""
@@ -186,7 +188,7 @@ class Exchange:
         """Close it when it is retired and nobody uses it; whoever stops using it comes here again."""
         if self._others_wait():
             return
-        if self._sending.acquire(blocking=False):
+        if self._sending.acquire(False):
             self._sending.release()
             if not self._others_wait():
                 self.close()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .types import TypeTable
     from .uri import URI
 
-__all__ = ["PROJECT", "HookSpecs", "Hooks", "hookimpl", "hookspec", "wrap_stream"]
+__all__ = ["PROJECT", "HookSpecs", "Hooks", "hookimpl", "hookspec", "steady", "wrap_stream"]
 
 PROJECT = "pyroplug"
 
@@ -214,6 +214,7 @@ class HookSpecs:
 
         Called on the server when CONNECT has come.  All validators run and all must agree: any exception
         refuses, its text goes to the client.  The mappings returned are merged into the reply.
+        A mapping that is returned for several clients must not be changed meanwhile: it may have been encoded already.
         """
 
     @hookspec
@@ -227,7 +228,8 @@ class HookSpecs:
     def pyro_bind(self, connection: Any) -> Steps | None:
         """C5. Say what is to be done for the calls of this connection.
 
-        Called after the handshake, on both sides; ``connection.side`` is "client" or "server".
+        Called after the handshake, on both sides; ``connection.side`` is "client" or "server".  Most plugins can mark
+        theirs as :func:`steady`, and are not asked again for each connection.
         """
 
     @hookspec
@@ -254,7 +256,22 @@ class HookSpecs:
         """
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def steady(function: _F) -> _F:
+    """A mark for ``pyro_bind``: what it returns depends on the class of the connection (which tells the side), the
+    agreed extensions and the settings, and on nothing else.  It is asked once for each such combination.
+    """
+    function.__dict__["_pyro_steady"] = True
+    return function
+
+
 _Functions = tuple[tuple[Callable[..., Any], str], ...]
+_Bound = tuple[tuple["Callable[[Any], Steps | None] | None", "Steps | None"], ...]
+"""In the order of the plugins: who has to be asked, or what is known already."""
+MAX_COMBINATIONS = 64
+"""For how many combinations of extensions and settings it is remembered."""
 
 
 class Hooks:
@@ -269,6 +286,7 @@ class Hooks:
         self._hook = manager.hook
         self._trace = trace
         self._ready: dict[str, tuple[_Functions, bool]] = {}
+        self._bound: dict[tuple[Any, ...], _Bound] = {}
         self.watcher: Callable[[str], None] | None = None
         """Told the name of each hook that is called without pluggy: for tests."""
 
@@ -367,8 +385,31 @@ class Hooks:
         self._isolated(self._hook.pyro_daemon_closed, daemon)
 
     def bind(self, connection: Any) -> list[Steps]:
-        """C5."""
-        return self._results(self._hook.pyro_bind, connection)
+        """C5; what :func:`steady` plugins have said is remembered."""
+        key = type(connection), connection.extensions, connection.settings.version
+        known = self._bound.get(key) or self._prepare_bind(connection, key)
+        if known is None:
+            return self._results(self._hook.pyro_bind, connection)
+        if self.watcher is not None:
+            self.watcher("pyro_bind")
+        found = [steps if function is None else function(connection) for function, steps in known]
+        return [steps for steps in found if steps is not None]
+
+    def _prepare_bind(self, connection: Any, key: tuple[Any, ...]) -> _Bound | None:
+        hook = self._hook.pyro_bind
+        functions, alone = self._ready.get(hook.name) or self._prepare(hook)
+        if not alone:
+            return None
+        known: list[tuple[Callable[[Any], Steps | None] | None, Steps | None]] = []  # as in _Bound
+        for (function, _), one in zip(functions, reversed(hook.get_hookimpls()), strict=True):
+            if not getattr(one.function, "_pyro_steady", False):
+                known.append((function, None))
+            elif (steps := function(connection)) is not None:
+                known.append((None, steps))
+        if len(self._bound) >= MAX_COMBINATIONS:
+            self._bound.clear()
+        self._bound[key] = bound = tuple(known)
+        return bound
 
     def opened(self, connection: ServerConnection) -> None:
         """C6; each implementation isolated."""

@@ -147,6 +147,7 @@ class Segment:
         raise SerializeError("a segment cannot be written by this serializer")
 
 
+@functools.lru_cache(maxsize=64)
 def head(kind: int, serializer_id: int) -> bytes:
     """The first 8 bytes of messages of that type and serializer."""
     return _HEADER.pack(_TAG, PROTOCOL_VERSION, kind, serializer_id, 0, 0, 0, 0, NO_CORRELATION, 0, MAGIC)[:8]
@@ -282,15 +283,21 @@ def names_of(annotation: Buffer) -> frozenset[str]:
     return frozenset(bytes(annotation).decode("ascii", "replace").split(",")) - {""}
 
 
-def agreed(own: frozenset[str], told: Buffer) -> frozenset[str]:
+@functools.lru_cache(maxsize=64)
+def told(names: frozenset[str]) -> bytes:
+    """The EXTENSIONS annotation with these names."""
+    return ",".join(sorted(names)).encode("ascii")
+
+
+def agreed(own: frozenset[str], text: Buffer) -> frozenset[str]:
     """The names of ``own`` that are in an EXTENSIONS annotation too."""
-    return _agreed(own, bytes(told)) if len(told) <= _USUAL else own & names_of(told)
+    return _agreed(own, bytes(text)) if len(text) <= _USUAL else own & names_of(text)
 
 
 @functools.lru_cache(maxsize=64)
-def _agreed(own: frozenset[str], told: bytes) -> frozenset[str]:
+def _agreed(own: frozenset[str], text: bytes) -> frozenset[str]:
     # nearly all connections agree on the same: thousands of them shall have one set, not each its own
-    return own & names_of(told)
+    return own & names_of(text)
 
 
 def message_size(message: Message) -> int:

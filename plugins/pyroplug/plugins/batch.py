@@ -16,7 +16,7 @@ from typing import Any, cast
 from pyroplug.core.call import Call
 from pyroplug.core.dispatch import report
 from pyroplug.core.errors import DaemonError, PluginError, PyroError, RemoteProtocolError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import Kernel, WireRegister
 from pyroplug.core.members import is_private
 from pyroplug.core.plan import Steps
@@ -163,6 +163,7 @@ def pyro_configure(kernel: Kernel) -> None:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """On the server: run the calls of a batch in place of a method."""
     return _steps(connection.settings.BATCH_MAX_CALLS) if connection.side == "server" else None

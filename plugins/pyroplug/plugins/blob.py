@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final
 
 from pyroplug.core.call import Call
 from pyroplug.core.errors import PluginError, RemoteProtocolError, SerializeError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import WireRegister
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
@@ -388,6 +388,7 @@ _SERVER = Steps(flags={FLAG_KEEPSERIALIZED: _keep})
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps:
     """Both sides."""
     return _SERVER if connection.side == "server" else _CLIENT

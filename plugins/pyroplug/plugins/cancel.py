@@ -20,7 +20,7 @@ from pyroplug.core.call import Call
 from pyroplug.core.connection import ClientConnection, ServerConnection
 from pyroplug.core.errors import CommunicationError, PyroError
 from pyroplug.core.exchange import Waiter
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import Kernel, WireRegister
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
@@ -156,6 +156,7 @@ def pyro_configure(kernel: Kernel) -> None:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """The client tells, if the server listens."""
     return _CLIENT if connection.side == "client" and {_NAME, "mux"} <= connection.extensions else None

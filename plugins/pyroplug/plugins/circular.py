@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 from pyroplug.core.call import Call, current_call
 from pyroplug.core.connection import ClientConnection, ServerConnection
 from pyroplug.core.errors import CircularCallError, RemoteProtocolError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import Kernel, WireRegister
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
@@ -82,6 +82,8 @@ def unpacked(data: bytes) -> tuple[Hop, ...]:
 # --------------------------------------------------------------------------- who is where
 _ID = StashKey[str]()
 """A daemon's id."""
+_WELCOME = StashKey[Mapping[str, Any]]()
+"""What its clients are told."""
 _SERVER_ID = StashKey[Any]()
 """Where a client's connection has the id that the server told."""
 _PLACE = StashKey[str]()
@@ -219,7 +221,8 @@ def pyro_validate_handshake(connection: ServerConnection) -> Mapping[str, Any] |
     daemon: Any = connection.endpoint.daemon  # type: ignore[attr-defined]
     if EXTENSION not in connection.extensions or getattr(daemon.transportServer, "concurrent", False):
         return None
-    return {EXTENSION: _id_of(daemon)}
+    welcome = daemon.stash.get(_WELCOME, None)
+    return welcome or daemon.stash.setdefault(_WELCOME, {EXTENSION: _id_of(daemon)})  # type: ignore[no-any-return]
 
 
 @hookimpl
@@ -230,6 +233,7 @@ def pyro_validate_welcome(connection: ClientConnection, welcome: Mapping[str, An
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """Calls that are made while another is served are looked at; what is told is kept."""
     if connection.side == "client":

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pyroplug.core.errors import ConfigError, MessageTooLargeError, RemoteProtocolError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.interfaces import Buffer
 from pyroplug.core.kernel import Kernel, WireRegister
 from pyroplug.core.plan import Inflater, Steps
@@ -239,6 +239,7 @@ def pyro_extensions(kernel: Kernel) -> Iterable[str]:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """Read what both sides have; compress what this side sends, if it is told to."""
     settings, extensions = connection.settings, connection.extensions

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyroplug.core.dispatch import LATER, Later, Request
 from pyroplug.core.errors import PyroError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.stash import StashKey
@@ -164,6 +164,7 @@ _SERVER = Steps(results=[(Coroutine, answer_later)])
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """Coroutines as results are awaited."""
     return _SERVER if connection.side == "server" else None

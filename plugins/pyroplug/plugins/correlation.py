@@ -10,7 +10,7 @@ from typing import Any
 
 from pyroplug.core.call import Call, current_call
 from pyroplug.core.connection import ClientConnection
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 
@@ -39,6 +39,7 @@ def pyro_hello(connection: ClientConnection) -> None:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """On the client: only calls made in a served call, or after an id was set, have anything to carry."""
     # calls made in a served call are looked at because of the plugin 'callcontext'

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyroplug.core.call import Call
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 
@@ -28,6 +28,7 @@ _STEPS = Steps(on_error=_tell)
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """On the server: look for a handler when something was raised."""
     return _STEPS if connection.side == "server" else None

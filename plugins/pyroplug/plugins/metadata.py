@@ -16,10 +16,14 @@ from pyroplug.core.members import Members
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.proxy import ProxyBase
 from pyroplug.core.settings import Schema, Setting
+from pyroplug.core.stash import StashKey
 
 __all__ = ["PLUGIN", "as_sets"]
 
 PLUGIN = PluginInfo("metadata", "tells clients the members of an object when they connect")
+
+
+_TOLD = StashKey[Mapping[str, Any]]()
 
 
 def as_sets(members: Members) -> dict[str, set[str]]:
@@ -46,7 +50,12 @@ def pyro_configure(kernel: Kernel) -> None:
 def pyro_validate_handshake(connection: ServerConnection, hello: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Add the metadata of the object to the reply."""
     entry = connection.objects.get(hello["object"])
-    return {"meta": as_sets(entry.members)} if entry is not None else None
+    if entry is None:
+        return None
+    stash = entry.members.stash
+    told = stash.get(_TOLD, None)
+    # the same object for every client, so that it is encoded once
+    return told if told is not None else stash.setdefault(_TOLD, {"meta": as_sets(entry.members)})
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyroplug.core.connection import ServerConnection
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import WireRegister
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
@@ -69,6 +69,7 @@ def _refuse(connection: ServerConnection, frame: Frame) -> None:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """On both sides, if both have it."""
     if _NAME not in connection.extensions:

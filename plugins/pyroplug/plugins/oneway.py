@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from pyroplug.core.call import Call
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import WireRegister
 from pyroplug.core.members import Members
 from pyroplug.core.plan import Steps
@@ -193,6 +193,7 @@ def pyro_describe(members: Members) -> None:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """On the server: count, and, if so configured, run the calls elsewhere.  (The kernel sends no reply.)"""
     if connection.side != "server":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyroplug.core.errors import SerializeError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
@@ -159,6 +159,7 @@ def pyro_extensions(kernel: Kernel) -> Iterable[str]:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """Both sides."""
     return _STEPS if EXTENSION in connection.extensions else None

@@ -73,11 +73,11 @@ class Registration(NamedTuple):
 class Session:
     """A connection as the owner of objects."""
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, *, ended: bool = False) -> None:
         self.peer = peer
         self.entries: weakref.WeakSet[HeldEntry] = weakref.WeakSet()
         self.lock = threading.Lock()
-        self.ended = False
+        self.ended = ended
 
 
 _SESSION = StashKey[Session]()
@@ -197,6 +197,7 @@ class Reaper:
         self._daemon = weakref.ref(daemon)
         self._held: weakref.WeakSet[HeldEntry] = weakref.WeakSet()
         self._lock = threading.Lock()
+        self._over = Session("", ended=True)  # that of all clients who owned nothing
         self.clock: Callable[[], float] = time.monotonic
         self.transients_age = transients_age
         """Seconds of the lease of objects that are registered during calls, without id and lifetime; 0: none."""
@@ -221,8 +222,12 @@ class Reaper:
             held = list(self._held)
         return [entry.object_id for entry in held if entry.hold.due() and self.take(entry)]
 
-    def end(self, session: Session) -> None:
+    def end(self, connection: ServerConnection) -> None:
         """A client has gone: take away what it owned."""
+        # a call that still runs may come to register something: it finds a session that has ended
+        session = connection.stash.setdefault(_SESSION, self._over)
+        if session is self._over:
+            return
         with session.lock:
             session.ended = True
             entries = list(session.entries)
@@ -415,7 +420,8 @@ def _held(
         if connection is not None:
             session = _session(connection)
             with session.lock:
-                session.entries.add(held)  # only so that it can be asked for
+                if not session.ended:
+                    session.entries.add(held)  # only so that it can be asked for
         return held
     raise TypeError(f"lifetime cannot be {lifetime!r}: give 'permanent', 'weak', 'session' or seconds")
 
@@ -428,11 +434,9 @@ def _session(connection: ServerConnection) -> Session:
 @hookimpl
 def pyro_closed(connection: ServerConnection) -> None:
     """Take away what the client owned."""
-    # a call that still runs may come to register something: it finds a session that has ended
-    session = _session(connection)
     daemon = getattr(connection.endpoint, "daemon", None)
     if daemon is not None:
-        reaper_of(daemon).end(session)
+        reaper_of(daemon).end(connection)
 
 
 @hookimpl

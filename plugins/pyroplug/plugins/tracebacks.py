@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
@@ -199,6 +199,7 @@ def pyro_settings(schema: Schema) -> None:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """On the server, if it is wanted."""
     settings = connection.settings

@@ -27,7 +27,7 @@ from typing import Any
 
 from pyroplug.core.connection import ServerConnection
 from pyroplug.core.daemon import DAEMON_NAME
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import WireRegister
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
@@ -36,7 +36,7 @@ from pyroplug.core.wire import FLAG_ITEMSTREAM
 
 from .chunks import CHUNK_BYTES, CHUNKS, STREAM_ID
 from .client import RemoteIterator, receive_stream
-from .server import STREAMS, StreamMethods, Streams, forget_stream, open_stream, session_of
+from .server import STREAMS, StreamMethods, Streams, forget_stream, open_stream
 from .stream import Item, Stream
 
 __all__ = ["CHUNK_BYTES", "PLUGIN", "STREAMS", "Item", "RemoteIterator", "Stream", "Streams", "open_stream"]
@@ -101,6 +101,7 @@ _SERVER = Steps(results=[(Iterator, open_stream)], on_error=forget_stream)
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps:
     """Iterators are kept on the server, and become remote iterators on the client."""
     if connection.side == "client":
@@ -111,8 +112,7 @@ def pyro_bind(connection: Any) -> Steps:
 @hookimpl
 def pyro_closed(connection: ServerConnection) -> None:
     """The streams of the connection linger, or end."""
-    # (a call that still runs may open a stream: it finds a session that has ended)
-    connection.endpoint.daemon.stash[STREAMS].disconnected(session_of(connection))  # type: ignore[attr-defined]
+    connection.endpoint.daemon.stash[STREAMS].disconnected(connection)  # type: ignore[attr-defined]
 
 
 @hookimpl

@@ -25,9 +25,9 @@ __all__ = ["STREAMS", "Session", "StreamMethods", "Streams", "forget_stream", "o
 class Session:
     """The streams of one connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ended: bool = False) -> None:
         self.streams: dict[str, Stream] = {}
-        self.ended = False
+        self.ended = ended
 
 
 _SESSION = StashKey[Session]()
@@ -47,6 +47,7 @@ class Streams:
         self._streams: dict[str, Stream] = {}
         self._lock = threading.RLock()
         self._closed = False
+        self._over = Session(ended=True)  # that of all who had none
         self._ahead = Ahead(self._settings.ITER_STREAM_THREADS)
         self._daemon = weakref.ref(daemon)
         exc = ProtocolError(PLACEHOLDER)
@@ -132,8 +133,12 @@ class Streams:
                 stream.session.streams.pop(stream_id, None)
         stream.end()
 
-    def disconnected(self, session: Session) -> None:
-        """The connection of a session has ended."""
+    def disconnected(self, connection: Any) -> None:
+        """A connection has ended."""
+        # (a call that still runs may open a stream: it finds a session that has ended)
+        session = connection.stash.setdefault(_SESSION, self._over)
+        if session is self._over:
+            return
         linger = self._settings.ITER_STREAM_LINGER
         with self._lock:
             session.ended = True

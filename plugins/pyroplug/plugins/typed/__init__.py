@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Set
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pyroplug.core.errors import PluginError, SerializeError
-from pyroplug.core.hookspecs import hookimpl
+from pyroplug.core.hookspecs import hookimpl, steady
 from pyroplug.core.kernel import Kernel, default_kernel
 from pyroplug.core.plan import Steps
 from pyroplug.core.plugins import PluginInfo
@@ -257,6 +257,7 @@ def pyro_extensions(kernel: Kernel) -> Iterable[str]:
 
 
 @hookimpl
+@steady
 def pyro_bind(connection: Any) -> Steps | None:
     """Other codecs, for peers that have them too."""
     if EXTENSION not in connection.extensions:

@@ -824,7 +824,11 @@ class BaseLoop:
                 self._poller.forget(link)
                 link.out = None
                 link.stream.close()  # while nobody sends: the descriptor may be somebody else's at once
-        link.connection.closed(error)
+        connection = link.connection
+        connection.closed(error)
+        if shared is None and not link.busy:
+            # nobody needs the way back any more; as a cycle they would wait for the garbage collector
+            connection.carrier, connection.hang_up = None, link.stream.close
 
     def _close_if_idle(self, link: Link) -> None:
         if link.busy:
