@@ -332,7 +332,7 @@ class ServerConnection:
             or magic != MAGIC
             or self.closing
             or length > self.reader.max_size
-            or self.reader.partial
+            or self.reader.data
         ):
             return None
         return Request(self, self.plan, serializer_id, 0, seq, buffer[HEADER_SIZE:count].tobytes())

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .call import Call, current_call
 from .errors import DaemonError, MessageTooLargeError, OverloadError, PyroError, SerializeError
-from .wire import FLAG_CORR_ID, FLAG_EXCEPTION, FLAG_ONEWAY, IN_PLACE, NO_CORRELATION, RESULT, Message, encode
+from .wire import (
+    FLAG_CORR_ID,
+    FLAG_EXCEPTION,
+    FLAG_ONEWAY,
+    IN_PLACE,
+    MAGIC,
+    NO_CORRELATION,
+    RESULT,
+    Message,
+    encode,
+    pack_plain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +43,8 @@ class Later(enum.Enum):
 
     LATER = "later"
 
+
+_enter, _leave = current_call.set, current_call.reset
 
 LATER: Final = Later.LATER
 """What stands in place of a result, or of a reply, that is not there yet; see :class:`Request`."""
@@ -89,6 +102,7 @@ class Request(Call):
 
     quick = False
     _refusal: PyroError | None = None
+    _stopped: PyroError | None = None
 
     # ----------------------------------------------------------------- for server loops
     def run(self) -> Message | Later | None:
@@ -189,7 +203,7 @@ class Request(Call):
     def when_stopped(self, function: Callable[[], object]) -> None:
         """Have a function called once when :meth:`stop` is, in its thread; at once if it was."""
         self.__dict__.setdefault("_stoppers", deque()).append(function)
-        if "_stopped" in self.__dict__:
+        if self._stopped is not None:
             self._tell_stopped()
 
     def _tell_stopped(self) -> None:
@@ -205,30 +219,49 @@ class Request(Call):
     def execute(self) -> Message | Later | None:
         """The call itself, in whatever thread it is to run."""
         plan = self.plan
-        token = current_call.set(self)
+        token = _enter(self)
         try:
-            if plan.annotations and self.annotations:
+            if self.annotations and plan.annotations:
                 self._take_annotations()
             for step in plan.on_received:
                 step(self)
             codec = plan.codecs.get(self.serializer_id)
             if codec is None:
                 raise self._unknown_serializer()
-            if "_stopped" in self.__dict__:
-                raise self.__dict__["_stopped"]
-            decoded = codec.loads_call(self.payload) if self.decode is None else self.decode(self)
+            if self._stopped is not None:
+                raise self._stopped
+            object_id, method, args, kwargs = (
+                codec.loads_call(self.payload) if self.decode is None else self.decode(self)
+            )
             self.payload = None  # the arguments may be large; nobody needs their bytes any more
-            self.object_id, self.method, self.args, self.kwargs = decoded
-            result = invoke(self, *decoded) if self.invoke is None else self.invoke(self)
+            self.object_id, self.method, self.args, self.kwargs = object_id, method, args, kwargs
+            result = invoke(self, object_id, method, args, kwargs) if self.invoke is None else self.invoke(self)
             if plan.results is not None:
                 adapter = plan.results[type(result)]
                 if adapter is not None:
                     result = adapter(self, result)
-            return LATER if result is LATER else self._reply(codec, result)
+            if result is LATER:
+                return Later.LATER
+            answer = plan.answers.get(self.serializer_id)
+            if (
+                answer is None
+                or not self.wants_reply
+                or self.reply_payload is not None
+                or self.reply_flags
+                or self.substitute is not None
+                or self.correlation is not NO_CORRELATION
+            ):
+                return self._reply(codec, result)
+            # what _reply comes to for a small result that nobody has added anything to, in one piece
+            payload = codec.dumps(result)
+            size = len(payload)
+            if size >= plan.small or self.reply_annotations is not None:
+                return self._encode(codec, result, 0, payload)
+            return pack_plain(answer, self.seq, size, MAGIC) + payload
         except BaseException as exc:  # whatever user code raises, even SystemExit, is answered
             return self._failed(exc)
         finally:
-            current_call.reset(token)
+            _leave(token)
 
     def _take_annotations(self) -> None:
         given, handlers = self.annotations, self.plan.annotations
@@ -261,11 +294,11 @@ class Request(Call):
         except PyroError as why:
             return self._encode(codec, self.substitute(self, result, why), 0)
 
-    def _encode(self, codec: Codec, value: Any, flags: int) -> Message:
+    def _encode(self, codec: Codec, value: Any, flags: int, encoded: bytes | None = None) -> Message:
         plan = self.plan
         payload = self.reply_payload
         if payload is None:
-            payload = codec.dumps(value)
+            payload = codec.dumps(value) if encoded is None else encoded
             if len(payload) >= IN_PLACE and self.serializer_id in plan.replies:
                 payload = plan.replies[self.serializer_id](value, payload)
         flags |= self.reply_flags

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
+from .wire import IN_PLACE, RESULT, head
+
 if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
 
@@ -178,6 +180,11 @@ class Plan(Record):
     """The object that a tagged dict stands for."""
     heads: Mapping[bytes, int] = _NOTHING
     """The first bytes of plain requests to the wire id of their serializer."""
+    answers: Mapping[int, bytes] = _NOTHING
+    """Server: the first bytes of plain replies by the wire id of their serializer, where nothing is to be done before
+    a reply is sent."""
+    small: int = 0
+    """Server: up to this size (bytes, exclusive) such a reply is one piece, and within the limits."""
     inflaters: Mapping[int, Inflater] = _NOTHING
     before_send: tuple[Callable[[Call], None], ...] = ()
     after_reply: tuple[Callable[[Call], None], ...] = ()
@@ -223,9 +230,12 @@ class Plan(Record):
         whole = any(step.payload for step in steps)
         inflaters = {**self.inflaters, **_merge(step.inflaters for step in steps)}
         adapters = [pair for step in steps for pair in step.results]
+        direct = not (whole or any(step.before_reply for step in steps))
         formatters = [step.format_traceback for step in steps if step.format_traceback]
         return self.replaced(
             codecs=codecs,
+            answers={wire_id: head(RESULT, wire_id) for wire_id in codecs} if direct else {},
+            small=min(IN_PLACE, self.limits.max_message_size),
             inflaters=inflaters,
             before_send=tuple(s.before_send for s in steps if s.before_send),
             after_reply=tuple(s.after_reply for s in steps if s.after_reply),

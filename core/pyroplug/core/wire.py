@@ -335,7 +335,6 @@ class FrameReader:
     __slots__ = (
         "_body",
         "_body_size",
-        "_data",
         "_done",
         "_filled",
         "_pos",
@@ -343,6 +342,7 @@ class FrameReader:
         "_room",
         "_sizes",
         "_view",
+        "data",
         "max_annotations",
         "max_segments",
         "max_size",
@@ -351,7 +351,8 @@ class FrameReader:
     def __init__(self, max_size: int, max_annotations: int = 100) -> None:
         self.max_size = max_size
         self.max_annotations = max_annotations
-        self._data: bytes = b""
+        self.data: bytes = b""
+        """What has come and was not taken; empty (and then nothing is pending) between messages."""
         self._pos = 0
         self._body: io.BytesIO | None = None
         self._body_size = 0
@@ -367,7 +368,7 @@ class FrameReader:
     @property
     def partial(self) -> bool:
         """Whether the beginning of a message is here and its end is not."""
-        return self._body is not None or self._pos < len(self._data)
+        return self._body is not None or self._pos < len(self.data)
 
     def feed(self, data: bytes) -> None:
         """Take bytes that were received."""
@@ -382,11 +383,11 @@ class FrameReader:
                 target[:taken] = data[offset : offset + taken]
                 self.wrote(taken)
                 offset += taken
-        elif self._pos < len(self._data):
-            self._data = self._data[self._pos :] + data
+        elif self._pos < len(self.data):
+            self.data = self.data[self._pos :] + data
             self._pos = 0
         else:
-            self._data = data
+            self.data = data
             self._pos = 0
 
     def writable(self) -> memoryview | None:
@@ -418,7 +419,7 @@ class FrameReader:
 
     def next_frame(self) -> Frame | None:
         """The next complete message, or None when more bytes are needed."""
-        data, pos = self._data, self._pos
+        data, pos = self.data, self._pos
         have = len(data) - pos
         if have < HEADER_SIZE:
             if have:
@@ -450,7 +451,7 @@ class FrameReader:
             begin = pos + HEADER_SIZE
             end = begin + size
             if end == len(data):
-                self._data, self._pos = b"", 0  # (an idle connection keeps nothing)
+                self.data, self._pos = b"", 0  # (an idle connection keeps nothing)
             else:
                 self._pos = end
             if not chunks:
@@ -479,22 +480,22 @@ class FrameReader:
         """The annotations with the payload, and the segments, each in bytes of its own; None until all are there."""
         if self._body is None:
             start = self._pos + HEADER_SIZE
-            if len(self._data) < start + 4:
+            if len(self.data) < start + 4:
                 return None
-            count = int.from_bytes(self._data[start : start + 4], "big")
+            count = int.from_bytes(self.data[start : start + 4], "big")
             if not 0 < count <= self.max_segments:
                 raise RemoteProtocolError(f"a message with {count} segments (allowed are 1 to {self.max_segments})")
             table = 4 + 8 * count
             if table + chunks >= size:
                 raise RemoteProtocolError("invalid segments: the table is longer than the message")
-            if len(self._data) < start + table:
+            if len(self.data) < start + table:
                 return None
-            sizes: tuple[int, ...] = struct.unpack_from(f"!{count}Q", self._data, start + 4)
+            sizes: tuple[int, ...] = struct.unpack_from(f"!{count}Q", self.data, start + 4)
             first = size - table - sum(sizes)
             if first <= chunks or not all(sizes):
                 raise RemoteProtocolError("invalid segments: their sizes do not fit the message")
-            came = self._data[start + table :]
-            self._data = self._data[self._pos : start]
+            came = self.data[start + table :]
+            self.data = self.data[self._pos : start]
             self._pos = 0
             self._sizes, self._done = sizes, ()
             self._begin(first)
@@ -510,8 +511,8 @@ class FrameReader:
             if size < IN_PLACE:
                 return None
             # just the header stays in _data until the body is complete
-            came = self._data[self._pos + HEADER_SIZE :]
-            self._data = self._data[self._pos : self._pos + HEADER_SIZE]
+            came = self.data[self._pos + HEADER_SIZE :]
+            self.data = self.data[self._pos : self._pos + HEADER_SIZE]
             self._pos = 0
             self._begin(size)
             self.feed(came)
@@ -522,7 +523,7 @@ class FrameReader:
             return None
         body = self._body.getvalue()
         self._body = None
-        self._data, self._rest = self._rest, b""
+        self.data, self._rest = self._rest, b""
         self._pos = 0
         return body
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from pyroplug.core.call import current_call
 from pyroplug.core.connection import ServerConnection, State, Task
@@ -139,6 +139,10 @@ def _name(call: Any) -> str:
     return repr(f"{call.object_id}.{call.method}")
 
 
+class _Poll(Protocol):
+    def __call__(self, seconds: float, at_most: int = ..., /) -> list[tuple[int, int]]: ...
+
+
 class EpollPoller:
     """Linux: the system's poller, used without a layer between (half the cost of ``selectors``).
 
@@ -150,6 +154,9 @@ class EpollPoller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._lock = threading.Lock()
+        self.poll: _Poll = self._epoll.poll
+        """``poll(seconds, at_most)``: what is ready, waiting up to so long: descriptors, each with READ, WRITE or other
+        bits.  Other bits are errors and hang-ups, and count as READ: receiving then tells what it is."""
         self.sources: dict[int, Source] = {}
         """Who has which descriptor."""
 
@@ -185,13 +192,6 @@ class EpollPoller:
             else:
                 self._epoll.register(source.fd, mask)
         source.interest = interest
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """What is ready, waiting up to ``timeout`` seconds: descriptors, each with READ, WRITE or other bits.
-
-        Other bits are errors and hang-ups, and count as READ: receiving then tells what it is.
-        """
-        return self._epoll.poll(timeout, POLLED_AT_ONCE)
 
     def fileno(self) -> int:
         """A descriptor that is readable when :meth:`poll` has something to tell."""
@@ -263,7 +263,7 @@ class SelectorPoller:
                 self._selector.register(source.fd, mask, source)
         source.interest = interest
 
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
+    def poll(self, timeout: float, at_most: int = POLLED_AT_ONCE) -> list[tuple[int, int]]:
         """As in EpollPoller."""
         with self._lock:
             self._turning = True
@@ -400,7 +400,7 @@ class BaseLoop:
         """
         epoch = self._epoch
         sources = self._poller.sources
-        for fd, mask in self._poller.poll(self._shorter(timeout) if self._greeting else timeout):
+        for fd, mask in self._poller.poll(self._shorter(timeout) if self._greeting else timeout, POLLED_AT_ONCE):
             source = sources.get(fd)
             if type(source) is Link:
                 try:
@@ -529,7 +529,8 @@ class BaseLoop:
         stream = link.stream
         link.active = True
         try:
-            target = connection.reader.writable()
+            reader = connection.reader
+            target = reader.writable() if reader.data else None
             if target is None:
                 count = stream.recv_into(self._view)
                 if count and not stream.pending():
@@ -540,7 +541,7 @@ class BaseLoop:
                 connection.receive(self._view[:count].tobytes())
             else:
                 count = stream.recv_into(target)
-                connection.reader.wrote(count)
+                reader.wrote(count)
             while count and stream.pending():
                 count = stream.recv_into(self._view)
                 connection.receive(self._view[:count].tobytes())
