@@ -11,6 +11,10 @@ import plistlib
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+<<<<<<< HEAD
+=======
+from types import MappingProxyType
+>>>>>>> 1d947a0 (Circles under multiplex and gevent under asyncio end with the errors that name them)
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -102,7 +106,13 @@ def _windows(name: str, command: Sequence[str], environment: Mapping[str, str], 
 """
 
 
+<<<<<<< HEAD
 _MAKERS: Mapping[str, Callable[..., str]] = {"systemd": _systemd, "launchd": _launchd, "windows": _windows}
+=======
+_MAKERS: Mapping[str, Callable[[str, Sequence[str], Mapping[str, str], bool], str]] = MappingProxyType(
+    {"systemd": _systemd, "launchd": _launchd, "windows": _windows}
+)
+>>>>>>> 1d947a0 (Circles under multiplex and gevent under asyncio end with the errors that name them)
 
 
 def _program() -> list[str]:

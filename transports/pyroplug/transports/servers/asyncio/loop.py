@@ -90,6 +90,12 @@ class AsyncioLoop(MultiplexLoop):
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._watched = self._poller.fileno()
+        except AttributeError:
+            raise ConfigError(
+                "the server loop asyncio needs epoll or kqueue, which this process does not have (gevent takes them "
+                "away); use SERVERTYPE=thread or multiplex"
+            ) from None
+        try:
             loop.add_reader(self._watched, self._on_ready)
         except (NotImplementedError, AttributeError) as exc:
             raise ConfigError(
