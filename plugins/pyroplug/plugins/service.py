@@ -7,16 +7,10 @@ reading it comes first.  Settings that are in the environment go into it, except
 from __future__ import annotations
 
 import os
-import plistlib
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-<<<<<<< HEAD
-=======
 from types import MappingProxyType
->>>>>>> 1d947a0 (Circles under multiplex and gevent under asyncio end with the errors that name them)
 from typing import Any
-from xml.sax.saxutils import escape
 
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.plugins import PluginInfo
@@ -80,11 +74,14 @@ def _launchd(name: str, command: Sequence[str], environment: Mapping[str, str], 
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
     }
+    import plistlib  # slow to import, as is xml.sax; most who have this plugin never ask for them
+
     return plistlib.dumps(job, sort_keys=False).decode()
 
 
 def _windows(name: str, command: Sequence[str], environment: Mapping[str, str], user: bool) -> str:
     import subprocess
+    from xml.sax.saxutils import escape
 
     trigger = "LogonTrigger" if user else "BootTrigger"
     principal = "<LogonType>InteractiveToken</LogonType>" if user else "<UserId>S-1-5-19</UserId>"  # Local Service
@@ -106,17 +103,15 @@ def _windows(name: str, command: Sequence[str], environment: Mapping[str, str], 
 """
 
 
-<<<<<<< HEAD
-_MAKERS: Mapping[str, Callable[..., str]] = {"systemd": _systemd, "launchd": _launchd, "windows": _windows}
-=======
 _MAKERS: Mapping[str, Callable[[str, Sequence[str], Mapping[str, str], bool], str]] = MappingProxyType(
     {"systemd": _systemd, "launchd": _launchd, "windows": _windows}
 )
->>>>>>> 1d947a0 (Circles under multiplex and gevent under asyncio end with the errors that name them)
 
 
 def _program() -> list[str]:
     """How to start the command line, wherever a service starts."""
+    import shutil
+
     found = shutil.which(os.path.join(os.path.dirname(sys.executable), "pyroplug"))
     return [os.path.abspath(found)] if found else [sys.executable, "-m", "pyroplug"]
 
