@@ -611,7 +611,8 @@ class ClientConnection(Exchange):
         self._head = head(INVOKE, self.serializer_id)
         self._reply_head = head(RESULT, self.serializer_id)
         self._max_size = plan.limits.max_message_size
-        self._small = min(IN_PLACE, self._max_size)
+        self._pulse = plan.pulse
+        self._small = 0 if plan.pulse else min(IN_PLACE, self._max_size)  # (the short way only waits, whoever is gone)
         # another proxy may use a given socket next, and must not find replies to the calls of this one there
         self.overlapping = plan.overlapping > 0 and self.owns_stream
         self._limit = plan.overlapping if self.overlapping else 1

@@ -38,11 +38,11 @@ from .errors import (
     RemoteProtocolError,
     TimeoutError,
 )
-from .wire import NO_CORRELATION, Frame, FrameReader, Message, encode, send_all
+from .wire import MARSHAL_ID, NO_CORRELATION, Frame, FrameReader, Message, encode, send_all
 
 if TYPE_CHECKING:
     from .interfaces import Buffer, Stream
-    from .plan import Limits
+    from .plan import Limits, Pulse
 
 __all__ = ["Exchange", "Lost", "Waiter"]
 
@@ -114,6 +114,11 @@ class Exchange:
     """The message type of parts of large answers; 0: there are none."""
     _on_given_up: Sequence[Callable[[Any, int], None]] = ()
     """Told of the number of each call that its caller gave up, while messages still can be sent."""
+    _pulse: Pulse | None = None
+    """How the server is shown that this side is there; while somebody waits."""
+    _beat_due = 0.0
+    _unanswered = 0
+    """Beats that were sent since something was heard."""
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
         self.stream = stream
@@ -443,12 +448,17 @@ class Exchange:
         """
         try:
             self._reader, self._short = threading.get_ident(), READING
+            pulse = self._pulse
+            if pulse is not None and time.monotonic() > self._beat_due + pulse.interval:
+                self._beat_due = time.monotonic() + pulse.interval  # nobody waited meanwhile
             while waiter.frame is None and waiter.error is None:
                 frame = self.reader.next_frame()
                 if frame is not None:
                     self._hand_out(frame)
                     continue
-                if careful and not self.stream.pending():
+                if pulse is not None and not self.stream.pending():
+                    self._listen(pulse, expires)
+                elif careful and not self.stream.pending():
                     _wait_until_readable(self.stream, expires)
                 self._receive()
                 careful = careful or expires is not None  # the time is for the answer as a whole, not for each piece
@@ -466,6 +476,38 @@ class Exchange:
         finally:
             self._give_back()
 
+    def _listen(self, pulse: Pulse, expires: float | None) -> None:
+        """Wait until there is something to receive, and show meanwhile that this side is there."""
+        while True:
+            due = self._beat_due
+            if time.monotonic() >= due:
+                self._beat(pulse)
+                continue
+            try:
+                _wait_until_readable(self.stream, due if expires is None else min(due, expires))
+            except builtins.TimeoutError:
+                if expires is not None and time.monotonic() >= expires:
+                    raise
+            else:
+                return
+
+    def _beat(self, pulse: Pulse) -> None:
+        """Show the server that this side is there.
+
+        Beats are counted, not seconds: a program that was stopped for a while has missed nothing.  What cannot be sent,
+        because a large message is on its way, counts for nothing.
+
+        :raises ConnectionClosedError: it has answered none of the last ones
+        """
+        if self._unanswered >= pulse.missed:
+            raise ConnectionClosedError(
+                f"no heartbeat of {self.peer} for {pulse.patience:g} s "
+                f"(BEAT_INTERVAL={pulse.interval:g}, BEAT_MISSED={pulse.missed}): it is gone, or the network is"
+            )
+        self._beat_due = time.monotonic() + pulse.interval
+        if self.note(pulse.kind, MARSHAL_ID, 0):
+            self._unanswered += 1
+
     def _receive(self) -> None:
         """Receive something into the reader of frames."""
         stream, reader = self.stream, self.reader
@@ -479,6 +521,7 @@ class Exchange:
             reader.wrote(count)
         self._torn = False
         self._heard += 1
+        self._unanswered = 0
         if not count:
             raise self._ended()
 
@@ -487,6 +530,8 @@ class Exchange:
 
     def _hand_out(self, frame: Frame) -> None:
         """Give an answer to whom it belongs."""
+        if self._pulse is not None and frame.type == self._pulse.kind:
+            return
         if frame.type == self._part_type and frame.seq in self._waiters:
             parts = self._parts.get(frame.seq)
             if parts is None:

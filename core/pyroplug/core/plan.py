@@ -25,7 +25,7 @@ else:
         return lambda cls: cls
 
 
-__all__ = ["Adapters", "Inflater", "Limits", "PayloadFilter", "Plan", "Record", "Steps"]
+__all__ = ["Adapters", "Inflater", "Limits", "PayloadFilter", "Plan", "Pulse", "Record", "Steps"]
 
 Inflater = Callable[["Buffer", int], "Buffer"]
 """``inflate(data, max_size)``: undo a payload filter; must refuse results over ``max_size`` bytes."""
@@ -68,6 +68,22 @@ class PayloadFilter(Protocol):
     def encode(self, data: bytes) -> bytes | None:
         """The other form, or None to leave this message as it is."""
         ...
+
+
+class Pulse(NamedTuple):
+    """How the ends of a connection show each other that they are there while calls are in flight."""
+
+    kind: int
+    """The type of the message, which has no payload and which the other side gives back."""
+    interval: float
+    """Seconds from one to the next."""
+    missed: int
+    """So many without a sign of life: the other side is gone."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which silence means that nobody is there."""
+        return self.interval * (self.missed + 1)
 
 
 class Steps(Record):
@@ -126,6 +142,8 @@ class Steps(Record):
     replies come in any order; 0: one call at a time."""
     parts: int = 0
     """Both sides: the message type in which large messages travel in parts, so that small ones go between; 0: none."""
+    pulse: Pulse | None = None
+    """Both sides: both ends agreed that the client shows, while it waits for answers, that it is there."""
     segments: int = 0
     """Both sides: both ends agreed that messages may have so many segments; 0: none."""
     requests: Callable[[Codec], Callable[..., bytes] | None] | None = None
@@ -208,6 +226,8 @@ class Plan(Record):
     """How many calls may be in flight together; 0: one call at a time."""
     parts: int = 0
     """The message type of parts of large messages; 0: there are none."""
+    pulse: Pulse | None = None
+    """How both sides show that they are there; None: they do not."""
     segments: int = 0
     """How many segments a message may have."""
     requests: Mapping[int, Callable[..., bytes]] = _NOTHING
@@ -256,6 +276,7 @@ class Plan(Record):
             format_traceback=formatters[0] if formatters else None,
             overlapping=max((step.overlapping for step in steps), default=0),
             parts=max((step.parts for step in steps), default=0),
+            pulse=next((step.pulse for step in steps if step.pulse), None),
             segments=max((step.segments for step in steps), default=0),
             requests={} if whole else _writers((s.requests for s in steps), codecs),
             replies={} if whole else _writers((s.replies for s in steps), codecs),

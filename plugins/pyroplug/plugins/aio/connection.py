@@ -45,6 +45,7 @@ class AsyncConnection(ClientConnection):
 
     blocking = False
     _loop: asyncio.AbstractEventLoop | None = None
+    _beating: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------- in and out of the event loop
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -92,6 +93,9 @@ class AsyncConnection(ClientConnection):
         super()._break(error)
 
     def _detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            self._beating = None
         fd = self.stream.fileno()
         if fd >= 0:
             loop.remove_reader(fd)
@@ -133,6 +137,19 @@ class AsyncConnection(ClientConnection):
         except BlockingIOError:
             return False
         return True
+
+    def _beat_on(self) -> None:
+        """Show the server that this side is there, as long as a task waits."""
+        loop, pulse, self._beating = self._loop, self._pulse, None
+        if loop is None or pulse is None or not self._others_wait():
+            return
+        try:
+            self._beat(pulse)
+        except CommunicationError as exc:
+            self._break(exc)
+        else:
+            if self._loop is not None:
+                self._beating = loop.call_later(pulse.interval, self._beat_on)
 
     def _send(self, message: Message) -> None:
         if self._loop is None:
@@ -211,6 +228,8 @@ class AsyncConnection(ClientConnection):
         timer: asyncio.TimerHandle | None = None
         try:
             self._send(message)
+            if self._pulse is not None and self._beating is None:
+                self._beating = loop.call_later(self._pulse.interval, self._beat_on)
             if seconds is not None:
                 timer = loop.call_later(seconds, waiter.wake)
             await waiter.future

@@ -22,6 +22,7 @@ from pyroplug.core.connection import ServerConnection, State, Task
 from pyroplug.core.dispatch import Request
 from pyroplug.core.errors import CommunicationError
 from pyroplug.core.interfaces import Acceptor, Listener, Stream
+from pyroplug.core.plan import Pulse
 from pyroplug.core.settings import Settings
 from pyroplug.core.wire import (
     CONNECTFAIL,
@@ -85,7 +86,19 @@ class ForeignSource(Source):
 class Link(Source):
     """One client: its stream, its connection, and what could not be sent yet."""
 
-    __slots__ = ("active", "busy", "connection", "idle_since", "later", "loop", "out", "parked", "shared", "stream")
+    __slots__ = (
+        "active",
+        "busy",
+        "connection",
+        "idle_since",
+        "later",
+        "loop",
+        "out",
+        "parked",
+        "shared",
+        "silent",
+        "stream",
+    )
 
     def __init__(self, stream: Stream, connection: ServerConnection, loop: BaseLoop) -> None:
         super().__init__(stream.fileno())
@@ -99,6 +112,9 @@ class Link(Source):
         self.shared: Shared | None = None
         self.active = True
         self.idle_since = 0.0
+        self.silent = (
+            0  # sweeps since something was received; counted only where the client is to show that it is there
+        )
 
     def __call__(self) -> None:
         """Hang up on the client, soon and unless a call is running; from any thread.
@@ -528,6 +544,7 @@ class BaseLoop:
         connection = link.connection
         stream = link.stream
         link.active = True
+        link.silent = 0
         try:
             reader = connection.reader
             target = reader.writable() if reader.data else None
@@ -867,6 +884,11 @@ class BaseLoop:
 
     def _check_idle(self, link: Link, now: float) -> None:
         # no clock is read when bytes come: that they came is noted, and dated here
+        pulse = link.connection.plan.pulse
+        if pulse is not None and self._is_silent(link, pulse):
+            log.warning("%s: no heartbeat for %g s (BEAT_INTERVAL), closing", link.connection.peer, pulse.patience)
+            self._close(link, CommunicationError("no heartbeat"))
+            return
         stalled = link.out is not None or link.connection.reader.partial
         if link.active or link.busy or (link.shared is not None and link.shared.open and not stalled):
             link.active = False
@@ -880,6 +902,18 @@ class BaseLoop:
         elif limits.idle_timeout is not None and idle >= limits.idle_timeout:
             log.info("%s: idle for %.0f s (COMMTIMEOUT), closing", link.connection.peer, idle)
             self._close(link, CommunicationError("idle"))
+
+    def _is_silent(self, link: Link, pulse: Pulse) -> bool:
+        """Whether a client whose calls are in flight has not shown for too long that it is there.
+
+        Looks are counted, not seconds: a server that was stopped for a while, or had no time, blames nobody for it.
+        """
+        shared = link.shared
+        if shared is None or not shared.open or shared.held or link.parked:
+            link.silent = 0  # it has no reason to say anything, or nobody listens
+            return False
+        link.silent += 1
+        return (link.silent - 1) * SWEEP_INTERVAL > pulse.patience
 
     # ----------------------------------------------------------------- the end
     def shutdown(self) -> None:
