@@ -57,6 +57,7 @@ __all__ = [
     "read_marshalled_text",
     "send_all",
     "sniff_version",
+    "told",
     "unpack_plain",
 ]
 
