@@ -134,7 +134,9 @@ def pyro_commands() -> Iterable[Any]:
     @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
     @click.pass_obj
     def service(session: Any, kind: str | None, name: str, user: bool, command: tuple[str, ...]) -> None:
-        r"""Print what makes a pyroplug COMMAND, with its options, a service of the operating system.
+        r"""Print what makes a COMMAND a service of the system.
+
+        COMMAND is one of pyroplug, with its options; what is printed is for the service manager of the operating system.
 
         \b
         pyroplug service ns -n 0.0.0.0 > /etc/systemd/system/pyroplug.service

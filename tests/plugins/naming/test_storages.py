@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dbm
+import functools
 import sqlite3
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 from Pyro5.nameserver import NameServer as PyroNameServer
@@ -73,6 +75,21 @@ def test_each_can_be_switched_off(word: str) -> None:
 
 
 # ----------------------------------------------------------------------------- one file with Pyro5
+class _Closing(sqlite3.Connection):
+    """Closed at the end of ``with``, which Pyro5 leaves to the garbage collector; Python 3.13 warns of that."""
+
+    def __exit__(self, *error: Any) -> Literal[False]:
+        super().__exit__(*error)
+        self.close()
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _pyro5_closes_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = functools.partial(sqlite3.connect, factory=_Closing)
+    monkeypatch.setattr("Pyro5.nameserver.sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": connect}))
+
+
 @pytest.mark.feature("F184", "F276")
 def test_pyro5_reads_what_we_wrote(kernel: Kernel, tmp_path: Path) -> None:
     path = str(tmp_path / "names.sqlite")
