@@ -73,7 +73,12 @@ def test_states_that_are_none(state: Any) -> None:
         make_kernel().types.from_dict({"__class__": "Pyro5.client.Proxy", "state": state})
 
 
-def test_without_the_plugin_they_do_not_travel() -> None:
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+def test_without_the_plugin_they_do_not_travel(serializer: str) -> None:
     kernel = make_kernel(environ={"PYRO_DISABLE_PLUGINS": "proxies"})
+    with Daemon(kernel=kernel) as daemon:
+        for value in (Proxy("PYRO:thing@localhost:4444", kernel=kernel), daemon):
+            with pytest.raises(SerializeError, match=rf"{type(value).__name__}'.*plugin proxies"):
+                kernel.codecs()[serializer].dumps([value])
     with pytest.raises(SerializeError, match=r"unsupported serialized class: Pyro5\.client\.Proxy"):
         kernel.types.from_dict({"__class__": "Pyro5.client.Proxy", "state": []})

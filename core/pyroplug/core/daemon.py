@@ -55,6 +55,8 @@ class Daemon:
     :raises ValueError: arguments that exclude each other
     """
 
+    _pyroNoState = True  # as with proxies
+
     def __init__(
         self,
         host: Any = None,

@@ -238,6 +238,8 @@ class ProxyBase:
     """The class a proxy was made of, once it has the methods of its remote interface."""
     _pyroConnectionClass: ClassVar[type[ClientConnection]] = ClientConnection
     """What its connections are."""
+    _pyroNoState: ClassVar[bool] = True
+    """Its attributes do not describe it: it travels in a form that a plugin has registered, or not at all."""
     # on the class: what holds for an object whose __init__ did not get that far
     _pyroConnection: ClientConnection | None = None
     _pyroMethods: Set[str] = frozenset()

@@ -284,9 +284,9 @@ class TypeTable:
         """:meth:`to_dict` without what was registered."""
         if isinstance(obj, BaseException):
             return self.exception_to_dict(obj)
-        if isinstance(obj, _NEVER):
-            raise _unknown(obj, serializer, self.remark)
         cls = type(obj)
+        if isinstance(obj, _NEVER) or getattr(cls, "_pyroNoState", False):
+            raise _unknown(obj, serializer, self.remark)
         getstate = getattr(cls, "__getstate__", None)
         if getstate is not None and getstate is not _OBJECT_GETSTATE:
             state = obj.__getstate__()
