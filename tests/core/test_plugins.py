@@ -6,7 +6,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -570,11 +570,12 @@ def test_each_implementation_gets_the_parameters_that_it_names() -> None:
     plugin = Taking()
     hooks = hooks_of(plugin)
     anything: Any = object()
+    connection = SimpleNamespace(extensions=frozenset(), settings=SimpleNamespace(version=1))
     for _ in range(2):
         plugin.seen.clear()
         assert hooks.validate_handshake(anything, {"object": "x"}) == [{"one": 1}]
         hooks.hello(anything, anything, {}, {"ABCD": b""})
-        assert hooks.bind(anything) == []
+        assert hooks.bind(connection) == []
         assert plugin.seen == [({"object": "x"},), ({"ABCD": b""}, anything), ()]
 
 
