@@ -46,3 +46,11 @@ def test_each_portion_says_that_it_is_typed(portion: str, wheel_files: list[str]
 def test_the_names_for_users_are_typed_too(wheel_files: list[str]) -> None:
     """`pyroplug.api` belongs to no portion; without this file a user's mypy takes all of it for Any."""
     assert f"{PACKAGE}/py.typed" in wheel_files
+
+
+@pytest.mark.parametrize("folder", [*ROOTS, "tests", "docs", "benchmarks", "examples", "tools"])
+def test_nothing_was_left_of_a_merge(folder: str) -> None:
+    files = [path for path in (TREE / folder).rglob("*") if path.suffix in {".py", ".md", ".json", ".toml"}]
+    marked = [path.name for path in files if b"\n<<<<<<< " in path.read_bytes()]
+    assert files
+    assert marked == []
