@@ -29,6 +29,7 @@ class Thing:
         self.inside = 0
         self.most = 0
         self.told: list[Any] = []
+        self.told_something = threading.Event()
 
     def echo(self, value: Any = None) -> Any:
         return value
@@ -66,6 +67,10 @@ class Thing:
     @oneway
     def tell(self, value: Any) -> None:
         self.told.append(value)
+
+    def tells(self, value: Any) -> Any:
+        self.told_something.set()
+        return value
 
     def large(self, size: int) -> bytes:
         return bytes(range(256)) * (size // 256)
@@ -151,8 +156,12 @@ def test_a_lost_connection_fails_or_repeats_each_call_by_itself(serve_threads: S
     with ThreadPoolExecutor(6) as pool:
         calls = [pool.submit(proxy.wait, number) for number in range(5)]
         assert thing.has(5)
+        connection: Any = proxy._pyroConnection
         with pytest.raises(CommunicationError):
             proxy.hang_up()
+        # what was raised has a traceback, whose frames have the connection: that would be a circle
+        assert connection.failure is not None
+        assert connection.failure.__traceback__ is None
         errors = [call.exception(PATIENCE) for call in calls]
         assert all(isinstance(error, ConnectionClosedError) for error in errors)
         assert len({id(error) for error in errors}) == 5
@@ -230,7 +239,8 @@ def test_small_replies_overtake_large_ones(serve_threads: Serve) -> None:
     waiting = served.daemon.objectsById["thing"]
     assert waiting.has(1)
     peer.send(peer.call_message("thing", "large", 8 * MEGABYTE, serializer="msgpack"))
-    peer.send(peer.call_message("thing", "echo", "small"))
+    peer.send(peer.call_message("thing", "tells", "small"))
+    assert waiting.told_something.wait(PATIENCE)  # nothing is read before: the large reply waits in the server
     seen = receive_all(peer, 2)
     assert {kind for kind, number in seen if number == 2} == {PART}
     assert seen.index((RESULT, 3)) < len(seen) - 10

@@ -204,7 +204,8 @@ class Exchange:
     def _break(self, error: CommunicationError) -> None:
         """It cannot be used any more: every wait ends.  Takes no lock."""
         if self.failure is None:
-            self.failure = error
+            # another object: the one that is raised gets a traceback, which leads back to this connection
+            self.failure = ConnectionClosedError(str(error))
         self.stream.close()
         waiters = self._waiters
         while waiters:

@@ -15,7 +15,13 @@ from typing import Any
 
 from pyroplug.core.call import Call
 from pyroplug.core.connection import ClientConnection
-from pyroplug.core.errors import CommunicationError, ConfigError, LocalProtocolError, TimeoutError
+from pyroplug.core.errors import (
+    CommunicationError,
+    ConfigError,
+    ConnectionClosedError,
+    LocalProtocolError,
+    TimeoutError,
+)
 from pyroplug.core.exchange import Lost, Waiter
 from pyroplug.core.interfaces import Buffer
 from pyroplug.core.wire import FLAG_ONEWAY, INVOKE, NO_CORRELATION, RESULT, Frame, Message, encode
@@ -160,7 +166,7 @@ class AsyncConnection(ClientConnection):
         if len(self._out) == len(parts):  # nobody else waits for the peer to take something
             self._flush()
         if self.failure is not None:
-            raise Lost(self.failure)
+            raise Lost(ConnectionClosedError(str(self.failure)))
 
     def _flush(self) -> None:
         out, loop = self._out, self._loop
