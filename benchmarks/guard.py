@@ -23,7 +23,7 @@ from benchmarks.workloads import WORKLOADS  # noqa: E402
 BOUNDS = {
     "echo-42": {"pyroplug-thread-msgpack": 1.3, "pyroplug-thread-serpent": 1.3, "pyroplug-default": 2.0},
     "echo-dict": {"pyroplug-default": 2.0},
-    "batch-1000": {"pyroplug-thread-msgpack": 1.0},
+    "batch-1000": {"pyroplug-thread-msgpack": 0.7},
     "oneway": {"pyroplug-thread-msgpack": 3.0},
     "stream": {"pyroplug-thread-msgpack": 4.0},
     "shared-16": {"pyroplug-thread-msgpack": 1.1},
