@@ -260,8 +260,9 @@ def test_without_the_plugin_the_error_names_it() -> None:
     with Served("memory", environ={"PYRO_DISABLE_PLUGINS": "coroutines"}) as served:
         served.publish(thing, "thing")
         with served.proxy("thing") as proxy:
-            with pytest.raises(SerializeError, match="switched off here: plugin coroutines"):
+            with pytest.raises(SerializeError, match="switched off here: plugin coroutines") as caught:
                 proxy.kept()
+            assert str(caught.value).count("switched off here") == 1
             assert proxy.plain(1) == 1
     thing.coroutine.close()  # or Python would warn, some time later, that it was never awaited
 

@@ -332,8 +332,9 @@ class Request(Call):
         self.reply_payload = None
         refused = _refused_by_us(exc.__traceback__) and not isinstance(exc, StopIteration)  # which is no failure
         exc.__traceback__ = _of_program(exc.__traceback__)
-        if refused and plan.switched_off and isinstance(exc, (AttributeError, SerializeError)):
-            exc.args = (f"{exc}{plan.switched_off}", *exc.args[1:])
+        off = plan.switched_off
+        if refused and off and isinstance(exc, (AttributeError, SerializeError)) and not str(exc).endswith(off):
+            exc.args = (f"{exc}{off}", *exc.args[1:])
         lines = report(self, exc)
         if refused or not self.wants_reply:
             # names and texts may be the peer's: shown so that they cannot pass for further lines of the log

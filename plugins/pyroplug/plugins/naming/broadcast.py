@@ -17,13 +17,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pyroplug.core.errors import CommunicationError, ConfigError, URIError
+from pyroplug.core.errors import CommunicationError, URIError
 from pyroplug.core.hookspecs import hookimpl
 from pyroplug.core.kernel import Kernel, default_kernel
 from pyroplug.core.plugins import PluginInfo
-from pyroplug.core.settings import Schema, Setting, Settings
+from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.uri import URI
 
+from .secret import shared_secret
 from .table import NAMESERVER_NAME, Responder, Search, naming_of
 
 __all__ = ["PLUGIN", "Broadcast", "BroadcastServer"]
@@ -47,26 +48,6 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 # --------------------------------------------------------------------------- signatures
-def _key(settings: Settings) -> bytes | None:
-    """The key shared with the name server, or None.
-
-    :raises ConfigError: its file cannot be read, or is empty
-    """
-    if settings.NS_BCKEY:
-        return str(settings.NS_BCKEY).encode()
-    path = settings.NS_BCKEY_FILE
-    if not path:
-        return None
-    try:
-        with open(path, "rb") as file:
-            key = file.read().strip()
-    except OSError as exc:
-        raise ConfigError(f"NS_BCKEY_FILE: {path!r} cannot be read: {exc.strerror or exc}") from exc
-    if not key:
-        raise ConfigError(f"NS_BCKEY_FILE: {path!r} is empty")
-    return key
-
-
 def _signature(key: bytes, nonce: bytes, uri: bytes) -> bytes:
     import hashlib
     import hmac
@@ -90,7 +71,7 @@ class Broadcast:
     def locate(self, search: Search) -> Sequence[URI]:
         """All that answered, the quickest first."""
         settings = search.kernel.settings
-        key = _key(settings)
+        key = shared_secret(settings, "NS_BCKEY")
         wanted = search.broadcast
         if wanted is None:
             wanted = settings.NS_BROADCAST if settings.NS_BROADCAST is not None else key is not None
@@ -226,7 +207,7 @@ class BroadcastServer:
         kernel.require("naming_broadcast")
         settings = kernel.settings
         self.nsUri = URI(nsUri)
-        self._key = _key(settings)
+        self._key = shared_secret(settings, "NS_BCKEY")
         self._thread: threading.Thread | None = None
         if len(str(self.nsUri).encode("iso-8859-1")) > READ:
             log.warning("the uri %s is too long for broadcasts: Pyro reads %d bytes of it", self.nsUri, READ)
@@ -364,7 +345,7 @@ def pyro_settings(schema: Schema) -> None:
 @hookimpl
 def pyro_configure(kernel: Kernel) -> None:
     """A way to find name servers, and what answers."""
-    _key(kernel.settings)  # to be told now what is wrong with it
+    shared_secret(kernel.settings, "NS_BCKEY")  # to be told now what is wrong with it
     naming = naming_of(kernel)
     naming.locators.append(Broadcast())
     naming.responder = _responder

@@ -20,6 +20,7 @@ from pyroplug.core.plugins import PluginInfo
 from pyroplug.core.settings import Schema, Setting
 from pyroplug.core.stash import StashKey
 
+from .secret import shared_secret
 from .table import NAMESERVER_NAME
 
 __all__ = ["PLUGIN"]
@@ -29,7 +30,7 @@ PLUGIN = PluginInfo("naming_passphrase", "a passphrase for the name server", req
 LONGEST = 4096
 """Bytes that are read of the file."""
 
-_PASSPHRASE = StashKey[str]()
+_FROM_FILE = StashKey[str]()
 
 
 @hookimpl
@@ -57,24 +58,18 @@ def pyro_configure(kernel: Kernel) -> None:
 
 def _passphrase(kernel: Kernel) -> str | None:
     settings = kernel.settings
-    if settings.NS_PASSPHRASE:
-        return str(settings.NS_PASSPHRASE)
-    path = settings.NS_PASSPHRASE_FILE
-    if not path:
-        return None
-    known = kernel.stash.get(_PASSPHRASE, None)
+    known = None if settings.NS_PASSPHRASE else kernel.stash.get(_FROM_FILE, None)
     if known is not None:
         return known
+    secret = shared_secret(settings, "NS_PASSPHRASE", LONGEST)
+    if secret is None:
+        return None
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(LONGEST).strip()
-    except OSError as exc:
-        raise ConfigError(f"NS_PASSPHRASE_FILE: {path!r} cannot be read: {exc.strerror or exc}") from exc
-    except UnicodeDecodeError:  # from None: the exception holds what it has read
-        raise ConfigError(f"NS_PASSPHRASE_FILE: {path!r} is no text in UTF-8") from None
-    if not text:
-        raise ConfigError(f"NS_PASSPHRASE_FILE: {path!r} is empty")
-    kernel.stash[_PASSPHRASE] = text
+        text = secret.decode()
+    except UnicodeDecodeError:  # from None: the exception holds what was read
+        raise ConfigError(f"NS_PASSPHRASE_FILE: {settings.NS_PASSPHRASE_FILE!r} is no text in UTF-8") from None
+    if not settings.NS_PASSPHRASE:
+        kernel.stash[_FROM_FILE] = text
     return text
 
 
